@@ -1,0 +1,91 @@
+"""The manifest of a version in the model repository: the only proof that the version exists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from skill_contract.evaluation import Evaluation
+from skill_contract.model import Document
+from skill_contract.step import UpdateIdentity
+
+
+class File(Document):
+    path: str
+    """Relative to the version's folder, with forward slashes."""
+    size: int
+    sha256: str
+    """64 hexadecimal digits."""
+
+
+class VersionRef(Document):
+    version: str
+    """`000042-3f9c1a7be012`: sequence number and the first twelve digits of the digest."""
+    digest: str
+    """`sha256:` and 64 hexadecimal digits: the hash of the manifest's bytes."""
+
+
+class Manifest(Document):
+    files: tuple[File, ...]
+    sequence: int
+    parent: VersionRef | None = None
+    base: str = ""
+    skill: str = ""
+    skills: tuple[str, ...] = ()
+    """All skills accepted so far, this one last."""
+    update: UpdateIdentity | None = None
+    method: dict[str, Any] = {}
+    content_digest: str = ""
+    """Hash of parent, data, method and skill: two updates with the same one are the same update."""
+    data_digest: str = ""
+    seed: int | None = None
+    code_version: str = ""
+    evaluation: Evaluation | None = None
+    created: str = ""
+    """RFC 3339, UTC."""
+
+    def encode(self) -> bytes:
+        """Returns the manifest's canonical bytes: sorted keys, no spaces. Their sha256 names the version."""
+        return json.dumps(self.dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(manifest_bytes: bytes) -> str:
+    """Returns `sha256:<hex>` of a manifest's bytes."""
+    return "sha256:" + hashlib.sha256(manifest_bytes).hexdigest()
+
+
+def version_name(sequence: int, digest: str) -> str:
+    """Returns the folder name of a version: `000042-3f9c1a7be012`."""
+    return f"{sequence:06d}-{digest.removeprefix('sha256:')[:12]}"
+
+
+class Golden(Document):
+    """One prompt of `.skill/golden.json` with what the trainer's own model answered, greedily."""
+
+    messages: tuple[dict[str, Any], ...]
+    text: str
+    """Decoded without special tokens."""
+    token_logprobs: tuple[float, ...] = ()
+    max_new_tokens: int
+
+
+class GoldenSet(Document):
+    prompts: tuple[Golden, ...]
+
+
+class FetchMessage(Document):
+    """Termination message of the fetch init container: the proof of what a pod was given."""
+
+    outcome: str
+    """`Fetched` or `Failed`."""
+    reason: str = ""
+    """`DigestMismatch`, `NoSpace`, `AccessDenied`, `NotFound`, `FetchFailed`."""
+    message: str = ""
+    uri: str = ""
+    version: str = ""
+    digest: str = ""
+    size_bytes: int = 0
+    seconds: float = 0
+    file: str = ""
+    """The file that failed, where one did."""

@@ -1,0 +1,30 @@
+"""What the train step's rank 0 says about itself at GET /progress."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from skill_contract.model import Document
+
+
+class Stage(StrEnum):
+    LOADING = "Loading"
+    GATING = "Gating"
+    """Measuring the in-context gain and the scores before training."""
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    PUBLISHING = "Publishing"
+
+
+class Progress(Document):
+    stage: Stage
+    step: int = 0
+    total: int = 0
+    eta_seconds: float | None = None
+    loss: float | None = None
+    divergence: float | None = None
+    tokens_per_second: float | None = None
+    last_checkpoint: int | None = None
+    """Step of the newest complete checkpoint."""
+    heartbeat: float
+    """Unix time at which the trainer last made progress."""

@@ -1,0 +1,213 @@
+"""The spec of a SkillUpdate, as the CRD has it: same names, same defaults.
+
+`crds/` stays the only source for users; a test holds these defaults against it. Decimals are strings in YAML (the
+Kubernetes API conventions forbid floats in a spec) and floats here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from skill_contract.model import Document
+
+GraderName = Literal["exact", "contains", "regex", "choice", "number", "json", "tool_call"]
+
+
+class Model(Document):
+    """Which model repository is updated, and from which version."""
+
+    uri: str
+    """`s3://bucket/prefix` or `file:///folder`: the model repository."""
+    base: str = ""
+    """A plain Hugging Face directory, imported once as version 000000 where the repository is still empty."""
+    parent: str = ""
+    """Refuse to train unless the head's digest is exactly this."""
+
+
+class Skill(Document):
+    name: str
+    description: str = ""
+
+
+class Suite(Document):
+    """A held-out set of questions with a grader."""
+
+    name: str
+    uri: str
+    grader: GraderName = "exact"
+
+
+class HeldOut(Document):
+    uri: str
+    grader: GraderName = "exact"
+
+
+class Data(Document):
+    train: str
+    held_out: HeldOut
+    retention: tuple[Suite, ...] = ()
+
+
+class SecretRef(Document):
+    name: str
+
+
+class Storage(Document):
+    secret_ref: SecretRef | None = None
+    endpoint: str = ""
+    service_account_name: str = ""
+
+
+class Divergence(StrEnum):
+    FORWARD_KL = "ForwardKL"
+    """KL(teacher || student), summed over the vocabulary."""
+    REVERSE_KL = "ReverseKL"
+    """KL(student || teacher)."""
+    JSD = "JSD"
+    """Jensen-Shannon divergence with equal weights."""
+
+
+class TeacherWeights(StrEnum):
+    EMA = "EMA"
+    FROZEN = "Frozen"
+
+
+class Teacher(Document):
+    weights: TeacherWeights = TeacherWeights.EMA
+    ema_rate: float = Field(0.01, gt=0, le=1)
+    """phi <- rate * theta + (1 - rate) * phi, after every optimiser step."""
+
+
+class PromptTemplate(StrEnum):
+    DEFAULT = "Default"
+    """The demonstration as a previous chat turn."""
+    PAPER = "Paper"
+    """The wording of arXiv 2601.19897, section 3, in the last user turn."""
+
+
+class Prompt(Document):
+    template: PromptTemplate = PromptTemplate.DEFAULT
+
+
+class Sdft(Document):
+    divergence: Divergence = Divergence.FORWARD_KL
+    teacher: Teacher = Teacher()
+    prompt: Prompt = Prompt()
+    skip_tokens: int = Field(3, ge=0)
+    """The first tokens of a completion that carry no loss (they repeat the demonstration's wording)."""
+
+
+class LoRA(Document):
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+
+class Adaptation(Document):
+    type: Literal["Full", "LoRA"] = "Full"
+    lora: LoRA | None = None
+
+
+class Optimizer(Document):
+    learning_rate: float = Field(1e-5, gt=0)
+    schedule: Literal["Cosine", "Constant"] = "Cosine"
+    warmup_steps: int = Field(10, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class Rollout(Document):
+    max_new_tokens: int = Field(512, ge=1)
+    temperature: float = Field(1.0, gt=0)
+
+
+class Method(Document):
+    type: Literal["SDFT", "SFT"] = "SDFT"
+    sdft: Sdft = Sdft()
+    adaptation: Adaptation = Adaptation()
+    optimizer: Optimizer = Optimizer()
+    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(2, ge=1)
+    steps: int | None = Field(None, ge=1)
+    """Overrides `epochs` where given."""
+    rollout: Rollout = Rollout()
+    seed: int = Field(17, ge=0)
+
+
+class Checkpoint(Document):
+    every_steps: int = Field(50, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class FailurePolicy(Document):
+    max_restarts: int = Field(3, ge=0)
+    heartbeat_timeout_seconds: int = Field(900, ge=30)
+
+
+class Training(Document):
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(1, ge=0)
+    resources: dict[str, Any] = {}
+    template: dict[str, Any] = {}
+    checkpoint: Checkpoint = Checkpoint()
+    failure_policy: FailurePolicy = FailurePolicy()
+    active_deadline_seconds: int = Field(86400, ge=60)
+
+
+class InContextGainGate(Document):
+    mode: Literal["Enforce", "Warn", "Off"] = "Enforce"
+    min_gain: float = Field(0.05, ge=0, le=1)
+
+
+class NewSkillGate(Document):
+    min_gain: float = Field(0.05, ge=0, le=1)
+    min_score: float = Field(0.0, ge=0, le=1)
+
+
+class RetentionGate(Document):
+    max_drop: float = Field(0.02, ge=0, le=1)
+    min_normalized: float = Field(0.9, ge=0, le=1)
+
+
+class Gates(Document):
+    in_context_gain: InContextGainGate = InContextGainGate()
+    new_skill: NewSkillGate = NewSkillGate()
+    retention: RetentionGate = RetentionGate()
+    on_inconclusive: Literal["Reject", "Accept"] = "Reject"
+    """What a verdict with too few items to tell counts as."""
+    approval: Literal["Automatic", "Manual"] = "Automatic"
+
+
+class TargetRef(Document):
+    api_version: str = "apps/v1"
+    kind: Literal["Deployment"] = "Deployment"
+    name: str
+
+
+class Serving(Document):
+    target_ref: TargetRef
+    container: str = "server"
+    port: int = Field(8000, ge=1, le=65535)
+    served_model_name: str = ""
+    strategy: Literal["Rolling"] = "Rolling"
+    soak_seconds: int = Field(120, ge=0)
+    progress_deadline_seconds: int = Field(1800, ge=60)
+    rollback: Literal["Automatic", "Manual"] = "Automatic"
+
+
+class SkillUpdateSpec(Document):
+    """All of `spec`."""
+
+    model: Model
+    skill: Skill
+    data: Data
+    storage: Storage = Storage()
+    method: Method = Method()
+    training: Training = Training()
+    gates: Gates = Gates()
+    serving: Serving | None = None
+    suspend: bool = False
+    approved: bool = False
+    revert: bool = False

@@ -1,0 +1,63 @@
+"""How a step is started: one JSON document in the environment variable SKILL_CONFIG (or a file, by hand)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from skill_contract.model import Document
+from skill_contract.spec import Data, Gates, Method, Model, Skill, Training
+
+CONFIG_VARIABLE = "SKILL_CONFIG"
+PROGRESS_PORT = 8090
+"""Container port, named `progress`, on which the train step serves /progress and /metrics."""
+
+
+class Step(StrEnum):
+    CHECK = "check"
+    TRAIN = "train"
+    PROMOTE = "promote"
+
+
+class UpdateIdentity(Document):
+    """The SkillUpdate that a step works for."""
+
+    namespace: str
+    name: str
+    uid: str
+    """Names the run's folder in the model repository: `runs/<uid>/`."""
+
+
+class TrainConfig(Document):
+    """Configuration of the `check` and the `train` step: the parts of the spec that they need, under their own names."""
+
+    update: UpdateIdentity
+    model: Model
+    skill: Skill
+    data: Data
+    method: Method = Method()
+    training: Training = Training()
+    gates: Gates = Gates()
+
+
+class Pod(Document):
+    """One serving pod to be proved."""
+
+    name: str
+    url: str
+    """`http://<pod IP>:<port>`"""
+
+
+class PromoteConfig(Document):
+    """Configuration of the `promote` step: prove what the pods serve, then move the head to `version`.
+
+    With no pods (publish only) the head is moved without a proof.
+    """
+
+    update: UpdateIdentity
+    model_uri: str
+    version: str
+    digest: str
+    parent_digest: str
+    """The head must still be this version; the compare-and-swap of promotion."""
+    served_model_name: str = ""
+    pods: tuple[Pod, ...] = ()
