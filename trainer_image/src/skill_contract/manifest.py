@@ -66,6 +66,8 @@ class Golden(Document):
     messages: tuple[dict[str, Any], ...]
     text: str
     """Decoded without special tokens."""
+    parent_text: str = ""
+    """What the version before answered: a pod that still says this serves the old weights."""
     token_logprobs: tuple[float, ...] = ()
     max_new_tokens: int
 
