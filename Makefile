@@ -1,0 +1,54 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need and are safe to run again.
+SHELL := /bin/bash
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skillupdate
+UV_VERSION := 0.13.9
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+PYTHON := .venv/bin/python
+EXTRAS := --extra operator --extra trainer --extra serve
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/synced ## From nothing to a served, verified skill on a cluster of its own (about 30 min the first time, 10 after)
+	$(PYTHON) -m tests.e2e.demo
+
+.PHONY: test
+test: check ## Everything that fits the machine: checks, then all rungs up to the real cluster
+	$(PYTHON) -m pytest
+
+.PHONY: quick
+quick: check ## Checks and the rungs that need no cluster
+	$(PYTHON) -m pytest -m "not e2e"
+
+.PHONY: check
+check: .venv/synced ## Format, lint, types, layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: format
+format: .venv/synced ## Format and fix what can be fixed
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.PHONY: down
+down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
+	$(PYTHON) -m tests.cluster down
+
+.PHONY: clean
+clean: ## Remove what was built in the checkout
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output
+
+$(UV):
+	@echo "installing uv $(UV_VERSION) into $(CACHE)"
+	python3 -m venv $(CACHE)/uv-$(UV_VERSION) || { echo "python3 with venv is needed: apt-get install python3-venv"; exit 1; }
+	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet "uv==$(UV_VERSION)"
+
+.venv/synced: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen $(EXTRAS)
+	@touch $@

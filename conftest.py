@@ -1,0 +1,19 @@
+"""Fixtures of all rungs, and their order: cheap rungs first, so that a mistake shows in seconds and not after the cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.cluster.fixtures", "tests.seaweedfs", "tests.smollm2", "tests.e2e.fixtures"]
+
+_RUNGS = ("api", "store", "trainer", "e2e")
+
+
+def _rung(item: pytest.Item) -> int:
+    return max((_RUNGS.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in _RUNGS), default=0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the random order inside a rung and runs the rungs one after the other."""
+    items.sort(key=_rung)

@@ -1,0 +1,64 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "skill_operator": ROOT / "operator/src/skill_operator",
+    "skill_contract": ROOT / "trainer_image/src/skill_contract",
+    "skill_store": ROOT / "trainer_image/src/skill_store",
+    "skill_trainer": ROOT / "trainer_image/src/skill_trainer",
+}
+SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_operator_folder_never_shadows_the_standard_library():
+    assert not (ROOT / "operator/__init__.py").exists(), "operator/__init__.py kills every python started in the root"
+    assert not list(ROOT.rglob("operator.py")), "a module named operator shadows the standard library's"
+    assert [path.name for path in (ROOT / "operator/src").iterdir() if path.name != "__pycache__"] == ["skill_operator"]
+    assert _python("import operator; operator.itemgetter").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("skill_contract", "torch transformers boto3 kopf kubernetes"),
+        ("skill_store.cli", "torch transformers kopf kubernetes"),
+        ("skill_operator.main", "torch transformers boto3 skill_store skill_trainer"),
+    ],
+)
+def test_import_stays_light(package: str, forbidden: str):
+    """What import-linter says of the source, seen in a process: the slim images run without these packages."""
+    code = f"import sys, {package}; print([name for name in {forbidden.split()!r} if name in sys.modules])"
+    result = _python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_is_readable_in_one_sitting(path: Path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_only_one_module_imports_each_heavy_neighbour():
+    """kopf, the Kubernetes client, boto3 and transformers each stand behind one file, so that each can be replaced."""
+    doors = {"kopf": "handlers", "kubernetes": "kube", "boto3": "s3", "transformers": "model"}
+    for neighbour, door in doors.items():
+        importing = re.compile(rf"^\s*(from|import) {neighbour}\b", re.MULTILINE)
+        found = {path.stem for path in SOURCES if importing.search(path.read_text())}
+        assert found == {door}, f"{neighbour} is imported by {sorted(found)}"
+
+
+def test_no_catch_all_modules():
+    assert not [path for path in SOURCES if path.stem in {"utils", "util", "helpers", "common", "misc", "manager"}]
