@@ -1,0 +1,68 @@
+"""The path of one skill, from an empty model repository to a served and proved version, step by step.
+
+The demo tells it; the end-to-end tests assert on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+from skill_store.repository import Head
+
+from tests.e2e.world import DEMO, SKILLS, World, is_settled
+from tests.smollm2 import smollm2
+
+MODEL = "s3://models/support-llm"
+Say = Callable[[str], None]
+
+
+def serve_base_model(world: World) -> Head:
+    """Imports SmolLM2 into the model repository and serves it; returns the repository's head."""
+    with world.storage():
+        repository = world.repository(MODEL)
+        repository.import_base(str(smollm2()))
+        head = repository.head()
+    assert head is not None
+    world.apply_file(DEMO / "serving.yaml")
+    world.kubectl("rollout", "status", "deployment/support-llm", "--timeout=300s")
+    return head
+
+
+def upload_skill(world: World, skill: str) -> None:
+    for name in ("train", "heldout"):
+        world.upload(SKILLS / skill / f"{name}.jsonl", f"{skill}/{name}.jsonl")
+    world.upload(SKILLS / "general-qa.jsonl", "general-qa.jsonl")
+
+
+def demo_update() -> dict[str, Any]:
+    """The SkillUpdate of the README and of the demo."""
+    update: dict[str, Any] = yaml.safe_load((DEMO / "skillupdate.yaml").read_text())
+    return update
+
+
+def follow(world: World, name: str, timeout_s: float) -> Iterator[dict[str, Any]]:
+    """Yields each state of an update, the settled one last."""
+    for update in world.watch("skillupdate", name, timeout_s):
+        yield update
+        if is_settled(update):
+            return
+
+
+def settle(world: World, name: str, timeout_s: float = 1500) -> dict[str, Any]:
+    """Waits until an update has ended and returns it."""
+    *_, last = follow(world, name, timeout_s)
+    return last
+
+
+def wait_for(
+    world: World, name: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float = 900
+) -> dict[str, Any]:
+    """Waits until an update satisfies `reached` and returns it; fails at once where it has ended without."""
+    for update in world.watch("skillupdate", name, timeout_s):
+        if reached(update):
+            return update
+        if is_settled(update):
+            raise AssertionError(f"{name} ended without what was waited for: {update['status']}")
+    raise AssertionError("unreachable: watch ends by TimeoutError")
