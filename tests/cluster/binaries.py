@@ -1,0 +1,123 @@
+"""The pinned Go programs of the cluster: built once from `modules/*/go.mod`, then taken from the cache.
+
+The cache folder's name is a digest of everything that goes into a build, so a changed pin builds anew and an old
+checkout still finds its own. It never downloads a binary: the Go module proxy is all it needs.
+"""
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.console import ClusterError, run, say
+
+MODULES = Path(__file__).parent / "modules"
+
+# Without these the API server and its clients call themselves v0.0.0.
+KUBERNETES_VERSION = " ".join(
+    f"-X k8s.io/component-base/version.{name}={value}"
+    for name, value in {"gitVersion": "v1.34.4", "gitMajor": "1", "gitMinor": "34"}.items()
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One Go module of `modules/`: the package behind each program, and how long a first build takes on two cores."""
+
+    packages: dict[str, str]
+    first_build: str
+    link: str = ""
+
+
+CATALOGUE = {
+    "etcd": Module({"etcd": "."}, "a minute"),
+    "kubernetes": Module(
+        {
+            name: f"k8s.io/kubernetes/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kubelet",
+                "kube-proxy",
+                "kubectl",
+            )
+        },
+        "10 minutes",
+        KUBERNETES_VERSION,
+    ),
+    "coredns": Module({"coredns": "."}, "2 minutes"),
+    "helm": Module({"helm": "helm.sh/helm/v3/cmd/helm"}, "2 minutes"),
+    "pause": Module({"pause": "."}, "a few seconds"),
+}
+
+
+def cache_folder() -> Path:
+    """Return where everything that outlives a checkout is kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "skillupdate"
+
+
+@functools.cache
+def binary(program: str) -> Path:
+    """Return the path of a program, built now if this machine has not built it before.
+
+    Raises:
+        ClusterError: Go is missing or the build failed.
+    """
+    module = next(name for name, module in CATALOGUE.items() if program in module.packages)
+    folder = cache_folder() / "bin" / f"{module}-{_key(module)}"
+    if not folder.exists():
+        with locked(folder.with_suffix(".lock")):
+            if not folder.exists():  # another process may have built it while this one waited
+                _build(module, folder)
+    return folder / program
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process, so that two commands never do the same work at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Waiting for another process that holds {path} …")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _key(module: str) -> str:
+    recipe = CATALOGUE[module]
+    digest = hashlib.sha256(f"{recipe.packages} {recipe.link} {os.uname().sysname} {os.uname().machine}".encode())
+    for file in sorted((MODULES / module).iterdir()):
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(name: str, folder: Path) -> None:
+    if not shutil.which("go"):
+        raise ClusterError(
+            "The Go compiler `go` is not on the PATH, and the cluster's programs are built from source: "
+            "install Go 1.25 or newer, or use a cluster that exists with `--kubeconfig FILE --registry HOST`."
+        )
+    module = CATALOGUE[name]
+    say(f"Building {', '.join(module.packages)} (once on this machine; usually {module.first_build}) …")
+    started = time.monotonic()
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for program, package in module.packages.items():
+            flags: list[str | Path] = ["-trimpath", "-ldflags", f"-s -w {module.link}", "-o", staging / program]
+            run(["go", "build", *flags, package], env={"CGO_ENABLED": "0"}, cwd=MODULES / name)
+        staging.chmod(0o755)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    say(f"Built {name} in {time.monotonic() - started:.0f} s.")

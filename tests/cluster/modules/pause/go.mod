@@ -1,0 +1,3 @@
+module skillupdate.test/pause
+
+go 1.24.0
