@@ -149,6 +149,8 @@ class FailurePolicy(Document):
 class Training(Document):
     nodes: int = Field(1, ge=1)
     gpus_per_node: int = Field(1, ge=0)
+    gpu_resource: str = "nvidia.com/gpu"
+    """The extended resource that stands for one GPU."""
     resources: dict[str, Any] = {}
     template: dict[str, Any] = {}
     checkpoint: Checkpoint = Checkpoint()
