@@ -1,0 +1,243 @@
+"""The forms that a line of data may have (docs/data.md), as strict schemas: nothing unknown, nothing blank, no coercion.
+
+Turns one decoded JSON value into a Record or into problems in plain words. Knows no file and no line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from skill_contract.spec import GraderName
+from skill_trainer.data.record import Kind, Record
+from skill_trainer.graders import GRADERS
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one field, and the way out."""
+
+    field: str
+    reason: str
+
+
+class BadRecord(ValueError):
+    """A line that is no record."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{problem.field}: {problem.reason}" for problem in problems))
+        self.problems = problems
+
+
+def _sound_text(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "is empty: write the text or remove the record")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError(
+            "surrogate", "has half of a surrogate pair (\\ud800 to \\udfff): write the whole character"
+        ) from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_sound_text)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Function(_Form):
+    name: Text
+    arguments: dict[str, Any] | str = {}
+
+
+class _ToolCall(_Form):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: _Function
+
+
+class _Message(_Form):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Text | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: Text | None = None
+    name: Text | None = None
+
+
+class _Common(_Form):
+    id: Text | None = None
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, strict=False)
+    demonstration: Text | None = None
+    answer: Text | None = None
+    grader: GraderName | None = None
+    tools: list[dict[str, Any]] = []
+
+
+class PromptForm(_Common):
+    """`prompt` and `completion` as strings."""
+
+    prompt: Text
+    completion: Text | None = None
+
+
+class ChatForm(_Common):
+    """`messages`, whose last one, an assistant's turn, is the completion."""
+
+    messages: list[_Message] = Field(min_length=1)
+
+
+def read_record(value: Any, *, kind: Kind, line: int, grader: GraderName | None = None) -> Record:
+    """Returns the record in one JSON value.
+
+    `grader` is the suite's, for which the expected answer must be usable unless the record names its own.
+
+    Raises:
+        BadRecord: with every problem that was found.
+    """
+    if not isinstance(value, dict):
+        raise BadRecord(
+            [Problem("(line)", f'is {_kind_of(value)}, not a JSON object: write {{"prompt": …, "completion": …}}')]
+        )
+    form: type[ChatForm | PromptForm] = ChatForm if "messages" in value else PromptForm
+    try:
+        parsed = form.model_validate(value)
+    except ValidationError as error:
+        raise BadRecord([_in_plain_words(each, form) for each in error.errors(include_url=False)]) from error
+    record = _chat_record(parsed, line) if isinstance(parsed, ChatForm) else _prompt_record(parsed, line)
+    if problems := [*_missing(record, kind), *_not_gradable(record, grader)]:
+        raise BadRecord(problems)
+    return record
+
+
+def _prompt_record(form: PromptForm, line: int) -> Record:
+    return _record(form, ({"role": "user", "content": form.prompt},), form.completion, line)
+
+
+def _chat_record(form: ChatForm, line: int) -> Record:
+    *prompt, last = form.messages
+    completion = None
+    if last.role == "assistant":
+        completion = _turn_text(last)
+    else:
+        prompt.append(last)
+    if not prompt or prompt[-1].role not in {"user", "tool"}:
+        raise BadRecord(
+            [Problem("messages", "has no user (or tool) message right before the answer: put the question there")]
+        )
+    for place, message in enumerate(prompt):
+        if not message.content and not message.tool_calls:
+            raise BadRecord([Problem(f"messages.{place}.content", "is missing: write the text or remove the message")])
+    return _record(form, tuple(_plain(message) for message in prompt), completion, line)
+
+
+def _plain(message: _Message) -> dict[str, Any]:
+    """Returns a message as chat templates want it; `content` is always there, as templates read it without asking."""
+    return {"content": message.content or "", **message.model_dump(exclude_none=True)}
+
+
+def _turn_text(message: _Message) -> str:
+    """Returns an assistant's turn as one text; tool calls in the tags of Hermes, Qwen and SmolLM2, arguments as an object."""
+    parts = [message.content] if message.content else []
+    for call in message.tool_calls or []:
+        arguments = call.function.arguments
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError as error:
+                raise BadRecord(
+                    [Problem("messages.tool_calls.arguments", f"is not JSON ({error}): write an object")]
+                ) from error
+        body = json.dumps({"name": call.function.name, "arguments": arguments}, ensure_ascii=False)
+        parts.append(f"<tool_call>\n{body}\n</tool_call>")
+    if not parts:
+        raise BadRecord(
+            [Problem("messages", "ends in an assistant message without content: write the demonstration there")]
+        )
+    return "\n".join(parts)
+
+
+def _record(form: _Common, messages: tuple[dict[str, Any], ...], completion: str | None, line: int) -> Record:
+    return Record(
+        id=form.id or f"line-{line}",
+        messages=messages,
+        demonstration=form.demonstration or completion,
+        completion=completion,
+        answer=form.answer,
+        grader=form.grader,
+        tools=tuple(form.tools),
+        weight=form.weight,
+        line=line,
+    )
+
+
+def _missing(record: Record, kind: Kind) -> list[Problem]:
+    if kind == "train" and record.completion is None:
+        if len(record.messages) == 1 and record.messages[0]["role"] == "user":
+            return [
+                Problem("completion", "is missing: add the demonstration (or end `messages` in an assistant message)")
+            ]
+        role = record.messages[-1]["role"]
+        return [
+            Problem("messages", f"ends in a {role} message: the last one must be the assistant's, the demonstration")
+        ]
+    if kind == "evaluation" and not record.expected:
+        return [Problem("answer", "is missing: add `answer` (or a completion) to grade by")]
+    return []
+
+
+def _not_gradable(record: Record, suite_grader: GraderName | None) -> list[Problem]:
+    grader = record.grader or suite_grader
+    if grader is None or not record.expected:
+        return []
+    problem = GRADERS[grader].problem(record.expected)
+    field = "answer" if record.answer else "completion"
+    return [Problem(field, f"{problem} (grader {grader})")] if problem else []
+
+
+def _in_plain_words(error: ErrorDetails, form: type[_Common]) -> Problem:
+    place = [str(part) for part in error["loc"] if not str(part).startswith("constrained-")]
+    field, value = ".".join(place), error["input"]
+    match error["type"]:
+        case "extra_forbidden":
+            return Problem(field, _unknown(place[-1], form, nested=len(place) > 1))
+        case "missing":
+            return Problem(field, "is missing: add it (a record is `prompt` and `completion`, or `messages`)")
+        case "string_type":
+            return Problem(field, f"must be text in quotes, is {_kind_of(value)}")
+        case "list_type":
+            return Problem(field, f"must be a list, is {_kind_of(value)}")
+        case "too_short":
+            return Problem(field, "is empty: a chat needs a user message and the assistant's answer")
+        case "literal_error":
+            return Problem(field, f"is {value!r:.40}: must be one of {error['ctx']['expected'].replace(' or ', ', ')}")
+        case "finite_number" | "greater_than" | "float_type" | "float_parsing":
+            return Problem(field, f"must be a number above 0, is {value!r:.40}")
+        case _:
+            return Problem(
+                field, error["msg"] if error["type"] in {"blank", "surrogate"} else f"{error['msg']}, is {value!r:.40}"
+            )
+
+
+def _unknown(name: str, form: type[_Common], *, nested: bool) -> str:
+    if nested:
+        return "is an unknown field: remove it"
+    known = sorted({*PromptForm.model_fields, *ChatForm.model_fields})
+    if form is ChatForm and name in {"prompt", "completion"}:
+        return "stands beside `messages`: a record is either `prompt` and `completion`, or `messages`"
+    close = difflib.get_close_matches(name, known, 1)
+    return "is an unknown field: " + (f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}")
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    return f"{kinds.get(type(value), 'a number')} ({json.dumps(value, ensure_ascii=False, default=str)[:40]})"

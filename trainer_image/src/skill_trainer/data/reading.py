@@ -1,0 +1,110 @@
+"""Reads JSON Lines into records. Counts every bad line and drops none: a file is usable as a whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from skill_contract.spec import GraderName
+from skill_store.objects import read_bytes
+from skill_trainer.data.forms import BadRecord, Problem, read_record
+from skill_trainer.data.record import DataError, Kind, Record
+
+SHOWN = 10
+"""As many bad records are named; all are counted."""
+
+
+def read_records(uri: str, kind: Kind = "train", grader: GraderName | None = None) -> list[Record]:
+    """Returns the records of a `.jsonl` or `.jsonl.gz` file: a path, `file://` or `s3://`, in the file's order.
+
+    `grader` is the suite's, by which evaluation records without their own are going to be judged.
+
+    Raises:
+        DataError: `DataInvalid` with the count of all bad records and the first ten; `DataMissing` where no file is.
+        StoreError: where the store cannot be read for another reason.
+    """
+    if not uri.endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(
+            "DataInvalid", f"{uri}: the name must end in .jsonl or .jsonl.gz: convert the data to JSON Lines"
+        )
+    return parse_records(_decompressed(uri, _content(uri)), uri, kind, grader)
+
+
+def _content(uri: str) -> bytes:
+    from skill_store.errors import NotFound  # noqa: PLC0415
+
+    try:
+        return read_bytes(uri)
+    except (NotFound, FileNotFoundError) as error:
+        raise DataError("DataMissing", f"{uri}: there is no such file: check the address ({error})") from error
+
+
+def _decompressed(uri: str, content: bytes) -> bytes:
+    if not uri.endswith(".gz"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError("DataInvalid", f"{uri}: is not a whole gzip file ({error}): compress it again") from error
+
+
+def parse_records(content: bytes, name: str, kind: Kind, grader: GraderName | None = None) -> list[Record]:
+    """Returns the records in the bytes of a JSON Lines file that messages call `name`; raises DataError as `read_records`."""
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise DataError("DataInvalid", f"{name}: the file is empty: write one JSON object a line")
+    records, bad = [], list[str]()
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(read_record(_decode(line), kind=kind, line=number, grader=grader))
+        except BadRecord as error:
+            bad += [f"{name}, line {number}, {problem.field}: {problem.reason}" for problem in error.problems[:1]]
+    bad += [f"{name}, {complaint}" for complaint in _repeated_ids(records)]
+    if bad:
+        raise DataError("DataInvalid", _summary(name, bad, len(lines)))
+    return records
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start + 1} is 0x{line[error.start]:02x}"
+        raise BadRecord([Problem("(line)", f"is not UTF-8 ({place}): save the file as UTF-8")]) from error
+    if not text.strip():
+        raise BadRecord([Problem("(line)", "is empty: remove it")])
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise BadRecord(
+            [Problem("(line)", f"is not JSON ({error.msg} at column {error.colno}): one whole object a line")]
+        ) from error
+    except RecursionError as error:
+        raise BadRecord([Problem("(line)", "is nested too deeply to be a record")]) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if repeated:
+        raise BadRecord([Problem(repeated[0], "stands twice in the record: keep one")])
+    return dict(pairs)
+
+
+def _repeated_ids(records: list[Record]) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for record in records:
+        if record.id in first:
+            yield f"line {record.line}, id: {record.id!r:.60} is taken by line {first[record.id]}: give each record its own"
+        first.setdefault(record.id, record.line)
+
+
+def _summary(name: str, bad: list[str], lines: int) -> str:
+    head = f"{name}: {len(bad)} of {lines} records cannot be used"
+    rest = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+    return "\n".join([head, *bad[:SHOWN], *rest])

@@ -1,0 +1,223 @@
+"""The gates: item-wise results before and after, with the settings of the spec, become verdicts. Pure; asks no model.
+
+One rule for all three (docs/gates.md has it with examples). A gate has a threshold for the change of the score and looks
+at the 95 % interval of that change (`statistics.difference_interval`):
+
+- Passed where the whole interval is on the good side: low >= threshold.
+- Failed where the whole interval is on the bad side: high < threshold.
+- Inconclusive otherwise, with the number of questions that would decide if the shares of changed ones stayed the same.
+
+Two additions. `newSkill.minScore` is a plain floor under the measured score. A retention suite in which no question was
+lost has Passed however few questions it has, and the reason says how large a drop it could have missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from skill_contract.evaluation import Comparison, Evaluation, Verdict
+from skill_contract.spec import Gates, InContextGainGate, NewSkillGate, RetentionGate
+from skill_trainer.statistics import difference_interval, needed_for_bound
+
+
+@dataclass(frozen=True)
+class _Change:
+    """The counts of a paired comparison and the interval of its change."""
+
+    n: int
+    right_before: int
+    right_after: int
+    won: int
+    lost: int
+    low: float
+    high: float
+
+    @property
+    def gain(self) -> float:
+        return (self.won - self.lost) / self.n
+
+    def verdict(self, threshold: float) -> Verdict:
+        if self.low >= threshold:
+            return Verdict.PASSED
+        return Verdict.FAILED if self.high < threshold else Verdict.INCONCLUSIVE
+
+    def needed(self, threshold: float) -> int:
+        return needed_for_bound(self.won / self.n, self.lost / self.n, threshold, at_least=self.n)
+
+    def comparison(self, suite: str, verdict: Verdict, reason: str, needed: int = 0) -> Comparison:
+        return Comparison(
+            suite=suite,
+            before=self.right_before / self.n,
+            after=self.right_after / self.n,
+            gain=self.gain,
+            low=self.low,
+            high=self.high,
+            n=self.n,
+            normalized=self.right_after / self.right_before if self.right_before else 1.0,
+            verdict=verdict,
+            needed=needed,
+            reason=reason,
+        )
+
+
+def _change(suite: str, before: Sequence[bool], after: Sequence[bool]) -> _Change:
+    if len(before) != len(after) or not before:
+        raise ValueError(
+            f"suite {suite}: {len(before)} results before and {len(after)} after: need the same questions, at least one"
+        )
+    pairs = list(zip(before, after, strict=True))
+    won, lost = pairs.count((False, True)), pairs.count((True, False))
+    low, high = difference_interval(won, lost, len(pairs))
+    return _Change(len(pairs), sum(before), sum(after), won, lost, low, high)
+
+
+def in_context_gain_gate(
+    suite: str,
+    student: Sequence[bool],
+    teacher: Sequence[bool],
+    settings: InContextGainGate,
+    *,
+    copy_control: Sequence[bool] | None = None,
+) -> Comparison:
+    """Returns whether the demonstration in context helps by at least `minGain`: a teacher that is no better cannot teach.
+
+    `student` and `teacher` are the results of the same weights without and with each question's own demonstration;
+    `copy_control` those with another question's demonstration: near the teacher's score it means that the teacher has
+    learned the task from the demonstration, near the student's that it only copies the answer. It does not change the verdict.
+
+    Raises:
+        ValueError: where the results are of different lengths or there are none.
+    """
+    change = _change(suite, student, teacher)
+    verdict = change.verdict(settings.min_gain)
+    needed = change.needed(settings.min_gain) if verdict == Verdict.INCONCLUSIVE else 0
+    way_out = "write clearer demonstrations, choose another `prompt.template`, or train by `method.type: SFT`"
+    reason = _gain_reason(change, "with the demonstration in context", settings.min_gain, verdict, needed, way_out)
+    if copy_control is not None:
+        _change(suite, student, copy_control)
+        reason += f"; with another question's demonstration {sum(copy_control) / len(copy_control):.2f} are right"
+    return change.comparison(suite, verdict, reason, needed)
+
+
+def new_skill_gate(suite: str, before: Sequence[bool], after: Sequence[bool], settings: NewSkillGate) -> Comparison:
+    """Returns whether the new skill was learned: its held-out score rose by at least `minGain` and reaches `minScore`.
+
+    Raises:
+        ValueError: where the results are of different lengths or there are none.
+    """
+    change = _change(suite, before, after)
+    score = change.right_after / change.n
+    if score < settings.min_score:
+        reason = (
+            f"score {score:.2f} is below minScore {settings.min_score:g} ({change.right_after} of {change.n} right): "
+            "train for more steps, raise the learning rate, or add training data"
+        )
+        return change.comparison(suite, Verdict.FAILED, reason)
+    verdict = change.verdict(settings.min_gain)
+    needed = change.needed(settings.min_gain) if verdict == Verdict.INCONCLUSIVE else 0
+    way_out = "train for more steps, raise the learning rate, or add training data"
+    reason = _gain_reason(change, "after training", settings.min_gain, verdict, needed, way_out)
+    return change.comparison(suite, verdict, reason, needed)
+
+
+def retention_gates(
+    before: Mapping[str, Sequence[bool]], after: Mapping[str, Sequence[bool]], settings: RetentionGate
+) -> tuple[Comparison, ...]:
+    """Returns one comparison per suite, in the order of `before`: whether what the parent could is still there.
+
+    The drop allowed is the smaller of `maxDrop` and `(1 - minNormalized) * before`, so that one bound answers for both.
+
+    Raises:
+        ValueError: where the suites or their numbers of results differ.
+    """
+    if before.keys() != after.keys():
+        raise ValueError(f"suites before {sorted(before)} and after {sorted(after)} differ")
+    return tuple(_retention(suite, before[suite], after[suite], settings) for suite in before)
+
+
+def _retention(suite: str, before: Sequence[bool], after: Sequence[bool], settings: RetentionGate) -> Comparison:
+    change = _change(suite, before, after)
+    allowed = min(settings.max_drop, (1 - settings.min_normalized) * change.right_before / change.n)
+    if change.lost == 0:
+        return change.comparison(suite, Verdict.PASSED, _nothing_lost(change, allowed))
+    verdict = change.verdict(-allowed)
+    needed = change.needed(-allowed) if verdict == Verdict.INCONCLUSIVE else 0
+    return change.comparison(suite, verdict, _drop_reason(change, allowed, settings, verdict, needed), needed)
+
+
+def overall(
+    gates: Gates,
+    *,
+    in_context_gain: Comparison | None = None,
+    new_skill: Comparison | None = None,
+    retention: Sequence[Comparison] = (),
+) -> Evaluation:
+    """Returns the evaluation with the verdict over all gates: Failed before Inconclusive before Passed.
+
+    An Inconclusive gate counts as Passed under `onInconclusive: Accept`. Under Reject the verdict stays Inconclusive, which
+    is not Passed. The in-context gain counts only under `mode: Enforce`.
+    """
+    enforced = [in_context_gain] if gates.in_context_gain.mode == "Enforce" else []
+    verdicts = {comparison.verdict for comparison in (*enforced, new_skill, *retention) if comparison}
+    if gates.on_inconclusive == "Accept":
+        verdicts.discard(Verdict.INCONCLUSIVE)
+    worst = next((each for each in (Verdict.FAILED, Verdict.INCONCLUSIVE) if each in verdicts), Verdict.PASSED)
+    return Evaluation(
+        in_context_gain=in_context_gain,
+        new_skill=new_skill,
+        retention=tuple(retention),
+        worst_retention=min((each.normalized for each in retention), default=None),
+        verdict=worst,
+    )
+
+
+def _gain_reason(change: _Change, when: str, threshold: float, verdict: Verdict, needed: int, way_out: str) -> str:
+    scores = f"{change.right_before} of {change.n} right before, {change.right_after} {when}"
+    interval = f"gain {change.gain:+.2f}, 95 % interval {change.low:+.2f} to {change.high:+.2f}"
+    match verdict:
+        case Verdict.PASSED:
+            return f"{scores}: {interval}, all of it at or above minGain {threshold:g}"
+        case Verdict.FAILED:
+            return f"{scores}: {interval}, all of it below minGain {threshold:g}: {way_out}"
+        case _:
+            return f"{scores}: {interval}, on both sides of minGain {threshold:g}: {_more(change, needed)}"
+
+
+def _drop_reason(change: _Change, allowed: float, settings: RetentionGate, verdict: Verdict, needed: int) -> str:
+    scores = f"{change.lost} of {change.right_before} right answers lost, {change.won} won (n = {change.n})"
+    interval = f"change {change.gain:+.2f}, 95 % interval {change.low:+.2f} to {change.high:+.2f}"
+    setting = f"maxDrop {settings.max_drop:g}"
+    if allowed < settings.max_drop:
+        setting = f"minNormalized {settings.min_normalized:g} of {change.right_before / change.n:.2f}"
+    limit = f"the limit of {-allowed:+.3f} ({setting})"
+    match verdict:
+        case Verdict.PASSED:
+            return f"{scores}: {interval}, all of it at or above {limit}"
+        case Verdict.FAILED:
+            return f"{scores}: {interval}, all of it below {limit}: fewer steps, a lower learning rate or a lower emaRate keep more"
+        case _:
+            return f"{scores}: {interval}, on both sides of {limit}: {_more(change, needed)}"
+
+
+def _nothing_lost(change: _Change, allowed: float) -> str:
+    if change.right_before == 0:
+        return f"the parent got none of {change.n} right: this suite cannot show forgetting; give it questions that the model can answer"
+    reason = f"none of {change.right_before} right answers lost, {change.won} won (n = {change.n})"
+    if change.low >= -allowed:
+        return f"{reason}: lower bound {change.low:+.3f} is at or above the limit of {-allowed:+.3f}"
+    needed = needed_for_bound(0.0, 0.0, -allowed) if allowed else 0
+    more = (
+        f"use n >= {needed} to see a drop of {allowed:g}"
+        if needed
+        else "no number of questions proves a drop of exactly 0"
+    )
+    return f"{reason}; a drop of up to {-change.low:.2f} could have gone unseen: {more}"
+
+
+def _more(change: _Change, needed: int) -> str:
+    if needed:
+        return f"needs n >= {needed} to tell at this effect (has {change.n}): add questions, or set gates.onInconclusive: Accept"
+    return (
+        "the effect is too near the threshold for any number of questions to tell: change the threshold or the training"
+    )

@@ -1,0 +1,85 @@
+"""`json`: the answer is JSON with the expected value: order of keys and spacing do not matter, types do.
+
+A fenced code block is taken from the text around it, as is a single object or array.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from skill_trainer.graders.grader import Grader
+
+_FENCE = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
+
+
+class NotJson(ValueError):
+    """A text without a JSON value."""
+
+
+def parse_json(text: str) -> Any:
+    """Returns the JSON value of a text; raises NotJson where it is none (NaN and Infinity are none either)."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from error
+
+
+def _refuse(constant: str) -> None:
+    raise NotJson(f"{constant} is not JSON")
+
+
+def json_in(text: str) -> Any:
+    """Returns the JSON value in a model's answer: the whole text, else the last fenced block, else the first object or array.
+
+    Raises:
+        NotJson: where none of them is JSON.
+    """
+    fenced = _FENCE.findall(text)
+    for candidate in (text, *fenced[-1:]):
+        try:
+            return parse_json(candidate)
+        except NotJson:
+            continue
+    return _first_object(text)
+
+
+def _first_object(text: str) -> Any:
+    start = re.search(r"[{\[]", text)
+    if start is None:
+        raise NotJson("no object or array")
+    try:
+        value, _end = json.JSONDecoder(parse_constant=_refuse).raw_decode(text, start.start())
+    except (ValueError, RecursionError) as error:
+        raise NotJson(str(error)) from error
+    return value
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Returns whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    return bool(one == other)
+
+
+def _problem(expected: str) -> str:
+    try:
+        parse_json(expected)
+    except NotJson as error:
+        return f"is not JSON ({error}): write the expected value as JSON, a text with its quotes"
+    return ""
+
+
+def _right(text: str, expected: str) -> bool:
+    try:
+        return same_value(json_in(text), parse_json(expected))
+    except NotJson:
+        return False
+
+
+GRADER = Grader("json", _right, _problem)

@@ -1,0 +1,51 @@
+"""`number`: the last number of the answer equals the expected one within a tolerance.
+
+The expected answer is a number, with its own tolerance where wanted: `42`, `1,250.5`, `3.14 ± 0.01` (or `3.14 +- 0.01`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from skill_trainer.graders.grader import Grader
+
+_RELATIVE_TOLERANCE = 1e-6
+_NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|(?<![\w.])[-+−]?\.\d+")
+_TOLERANCE = re.compile(r"\s*(?:±|\+-|\+/-)\s*")
+
+
+def last_number(text: str) -> float | None:
+    """Returns the last number that is written in `text` (thousands commas allowed), or None where there is none."""
+    numbers = _NUMBER.findall(text)
+    return _value(numbers[-1]) if numbers else None
+
+
+def _value(digits: str) -> float:
+    return float(digits.replace(",", "").replace("−", "-"))
+
+
+def _expectation(expected: str) -> tuple[float, float] | None:
+    """Returns the wanted value and the allowed absolute difference."""
+    parts = _TOLERANCE.split(expected.strip())
+    if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
+        return None
+    value = _value(parts[0])
+    return value, abs(_value(parts[1])) if len(parts) == 2 else _RELATIVE_TOLERANCE * abs(value)
+
+
+def _problem(expected: str) -> str:
+    if _expectation(expected):
+        return ""
+    return f"is not a number ({expected!r:.40}): write 42, 1250.5 or 3.14 ± 0.01"
+
+
+def _right(text: str, expected: str) -> bool:
+    expectation, found = _expectation(expected), last_number(text)
+    if expectation is None or found is None:
+        return False
+    value, tolerance = expectation
+    return math.isclose(found, value, rel_tol=1e-12, abs_tol=tolerance)
+
+
+GRADER = Grader("number", _right, _problem)
