@@ -1,0 +1,198 @@
+"""Object storage that speaks S3. The only module that knows boto3, and the place where its faults become ours.
+
+Credentials, endpoint and region come from the environment as the AWS SDK reads them (variables, profile, web identity):
+this module never takes keys as arguments, so none can be logged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from skill_store.errors import AccessDenied, NotFound, PreconditionFailed, StoreError, StoreUnavailable
+from skill_store.protocol import CHUNK_BYTES, Entry, Stored
+from skill_store.retry import retried
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DELETE_BATCH = 1000
+"""Source: S3 API, DeleteObjects takes at most this many keys."""
+_PART_BYTES = 64 << 20
+_CONNECTIONS = 32
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+_DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_DENIED |= {"AllAccessDisabled", "AccountProblem", "Forbidden", "401", "403"}
+_ABSENT = {"NoSuchKey", "NotFound", "404"}
+_TRANSIENT = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ConditionalRequestConflict"}
+_UNCONDITIONAL = {"NotImplemented", "501"}
+
+
+class S3Store:
+    """Objects below `s3://bucket/prefix`. Safe to use from several threads."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._client = _client()
+
+    @property
+    def uri(self) -> str:
+        """Returns `s3://bucket/prefix`."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def get(self, key: str) -> Stored:
+        """Returns a whole object; started again where the body breaks off."""
+        return retried(lambda: self._get(key))
+
+    def _get(self, key: str) -> Stored:
+        with self._translated(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            return Stored(answer["Body"].read(), answer["ETag"])
+
+    def read(self, key: str, start: int, length: int) -> Iterator[bytes]:
+        """Yields a range by one ranged GET."""
+        span = f"bytes={start}-{start + length - 1}"
+        with self._translated(key):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=span)
+            except ClientError as error:
+                if _code(error) in {"InvalidRange", "416"}:  # the object ends before the range begins
+                    return
+                raise
+            with answer["Body"] as body:
+                yield from body.iter_chunks(CHUNK_BYTES)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        """Writes an object with If-None-Match or If-Match. A 409 (two writers at the same instant) is tried again."""
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
+        if if_match is not None:
+            condition["IfMatch"] = if_match
+        return retried(lambda: self._put(key, data, condition))
+
+    def _put(self, key: str, data: bytes, condition: dict[str, Any]) -> str:
+        with self._translated(key):
+            try:
+                return self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, **condition)[
+                    "ETag"
+                ]
+            except ClientError as error:
+                # AWS answers 404 to If-Match on an object that is gone, SeaweedFS 412.
+                if "IfMatch" in condition and _code(error) in _ABSENT:
+                    raise PreconditionFailed(f"{self.uri}/{key} is gone", file=key) from error
+                raise
+
+    def upload(self, key: str, path: Path) -> None:
+        """Uploads a file in parts of 64 MiB; boto3 sends a checksum with each, and aborts the upload where it fails."""
+        # "classic": the CRT client, which boto3 takes on some GPU machines, ignores a client's own endpoint.
+        config = TransferConfig(
+            multipart_threshold=_PART_BYTES,
+            multipart_chunksize=_PART_BYTES,
+            max_concurrency=4,
+            preferred_transfer_client="classic",
+        )
+        with self._translated(key):
+            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=config)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yields the objects below a prefix, page by page."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + prefix
+        )
+        with self._translated(prefix):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield Entry(item["Key"].removeprefix(self._prefix), item["Size"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Removes objects in batches, in the order given; raises for the first that the store did not remove."""
+        remaining = iter(keys)
+        while batch := list(itertools.islice(remaining, DELETE_BATCH)):
+            with self._translated(batch[0]):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket,
+                    Delete={"Objects": [{"Key": self._prefix + key} for key in batch], "Quiet": True},
+                )
+            for failure in answer.get("Errors", ()):
+                raise StoreError(f"s3://{self._bucket}/{failure.get('Key')} was not removed: {failure.get('Message')}")
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        place = f"{self.uri}/{key}"
+        try:
+            yield
+        except S3UploadFailedError as error:
+            cause = error.__context__
+            raise (
+                _ours(cause, place) if isinstance(cause, ClientError | BotoCoreError) else StoreError(str(error))
+            ) from error
+        except (ClientError, BotoCoreError) as error:
+            raise _ours(error, place) from error
+
+
+def _client() -> S3Client:
+    # boto3 reads AWS_DEFAULT_REGION only, EKS sets AWS_REGION; other stores want any region at all.
+    region = os.environ.get("AWS_REGION") or boto3.session.Session().region_name or "us-east-1"
+    config = Config(
+        region_name=region,
+        retries={"mode": "standard", "total_max_attempts": 5},
+        max_pool_connections=_CONNECTIONS,
+        connect_timeout=10,
+        read_timeout=60,
+    )
+    return boto3.session.Session().client("s3", config=config)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _ours(error: ClientError | BotoCoreError, place: str) -> StoreError:
+    if isinstance(error, _NO_CREDENTIALS):
+        return AccessDenied(
+            f"{place}: no usable credentials ({error}); name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            " in storage.secretRef, or a service account with workload identity"
+        )
+    if isinstance(error, ParamValidationError):
+        return StoreError(f"{place} cannot be an S3 address: {error}")
+    if isinstance(error, BotoCoreError):
+        return StoreUnavailable(f"{place}: the object store cannot be reached ({error})")
+    return _of_answer(error, place)
+
+
+def _of_answer(error: ClientError, place: str) -> StoreError:
+    code = _code(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    name = place.rpartition("/")[2]
+    if code in _ABSENT:
+        return NotFound(f"there is no object {place}", file=name)
+    if code == "NoSuchBucket":
+        return NotFound(f"{place}: the bucket does not exist; create it, or correct the address")
+    if code == "PreconditionFailed" or status == 412:
+        return PreconditionFailed(f"{place} exists already or has changed", file=name)
+    if code in _DENIED or status in {401, 403}:
+        return AccessDenied(
+            f"{place}: the store refuses these credentials ({code}); they need to list, read and write there", file=name
+        )
+    if code in _TRANSIENT or (status >= 500 and code not in _UNCONDITIONAL) or status == 429:
+        return StoreUnavailable(f"{place}: the store answered {status} {code}", file=name)
+    return StoreError(
+        f"{place}: the store answered {status} {code}: {error.response.get('Error', {}).get('Message', '')}", file=name
+    )
