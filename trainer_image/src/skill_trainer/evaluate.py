@@ -58,7 +58,7 @@ class SuiteScores(Document):
 
 
 def score(suites: Sequence[Suite], answer: Answer) -> dict[str, SuiteScores]:
-    """Returns the scores of every suite by its name. All questions go to `answer` in one call, so that it can batch them.
+    """Returns the scores of every suite by its name. All questions go to `answer` in one call, for it to batch.
 
     Raises:
         ValueError: where two suites have one name, a suite is empty, or `answer` returns another number of texts.

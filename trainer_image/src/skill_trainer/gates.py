@@ -1,7 +1,7 @@
 """The gates: item-wise results before and after, with the settings of the spec, become verdicts. Pure; asks no model.
 
-One rule for all three (docs/gates.md has it with examples). A gate has a threshold for the change of the score and looks
-at the 95 % interval of that change (`statistics.difference_interval`):
+One rule for all three (docs/gates.md has it with examples). A gate has a threshold for the change of the score, and
+looks at the 95 % interval of that change (`statistics.difference_interval`):
 
 - Passed where the whole interval is on the good side: low >= threshold.
 - Failed where the whole interval is on the bad side: high < threshold.
@@ -43,7 +43,13 @@ class _Change:
         return Verdict.FAILED if self.high < threshold else Verdict.INCONCLUSIVE
 
     def needed(self, threshold: float) -> int:
+        """Returns how many questions would decide, 0 where the verdict is in or no number would."""
+        if self.verdict(threshold) != Verdict.INCONCLUSIVE:
+            return 0
         return needed_for_bound(self.won / self.n, self.lost / self.n, threshold, at_least=self.n)
+
+    def judged(self, suite: str, threshold: float, reason: str) -> Comparison:
+        return self.comparison(suite, self.verdict(threshold), reason, self.needed(threshold))
 
     def comparison(self, suite: str, verdict: Verdict, reason: str, needed: int = 0) -> Comparison:
         return Comparison(
@@ -80,24 +86,22 @@ def in_context_gain_gate(
     *,
     copy_control: Sequence[bool] | None = None,
 ) -> Comparison:
-    """Returns whether the demonstration in context helps by at least `minGain`: a teacher that is no better cannot teach.
+    """Returns whether the demonstration in context helps by at least `minGain`; else it cannot teach.
 
     `student` and `teacher` are the results of the same weights without and with each question's own demonstration;
-    `copy_control` those with another question's demonstration: near the teacher's score it means that the teacher has
-    learned the task from the demonstration, near the student's that it only copies the answer. It does not change the verdict.
+    `copy_control` those with another question's demonstration: near the teacher's score they mean that it learns the
+    task from a demonstration, near the student's that it only copies the answer. They do not change the verdict.
 
     Raises:
         ValueError: where the results are of different lengths or there are none.
     """
     change = _change(suite, student, teacher)
-    verdict = change.verdict(settings.min_gain)
-    needed = change.needed(settings.min_gain) if verdict == Verdict.INCONCLUSIVE else 0
     way_out = "write clearer demonstrations, choose another `prompt.template`, or train by `method.type: SFT`"
-    reason = _gain_reason(change, "with the demonstration in context", settings.min_gain, verdict, needed, way_out)
+    reason = _gain_reason(change, "with the demonstration in context", settings.min_gain, way_out)
     if copy_control is not None:
         _change(suite, student, copy_control)
         reason += f"; with another question's demonstration {sum(copy_control) / len(copy_control):.2f} are right"
-    return change.comparison(suite, verdict, reason, needed)
+    return change.judged(suite, settings.min_gain, reason)
 
 
 def new_skill_gate(suite: str, before: Sequence[bool], after: Sequence[bool], settings: NewSkillGate) -> Comparison:
@@ -108,17 +112,12 @@ def new_skill_gate(suite: str, before: Sequence[bool], after: Sequence[bool], se
     """
     change = _change(suite, before, after)
     score = change.right_after / change.n
-    if score < settings.min_score:
-        reason = (
-            f"score {score:.2f} is below minScore {settings.min_score:g} ({change.right_after} of {change.n} right): "
-            "train for more steps, raise the learning rate, or add training data"
-        )
-        return change.comparison(suite, Verdict.FAILED, reason)
-    verdict = change.verdict(settings.min_gain)
-    needed = change.needed(settings.min_gain) if verdict == Verdict.INCONCLUSIVE else 0
     way_out = "train for more steps, raise the learning rate, or add training data"
-    reason = _gain_reason(change, "after training", settings.min_gain, verdict, needed, way_out)
-    return change.comparison(suite, verdict, reason, needed)
+    if score < settings.min_score:
+        right = f"{change.right_after} of {change.n} right"
+        reason = f"score {score:.2f} ({right}) is below minScore {settings.min_score:g}: {way_out}"
+        return change.comparison(suite, Verdict.FAILED, reason)
+    return change.judged(suite, settings.min_gain, _gain_reason(change, "after training", settings.min_gain, way_out))
 
 
 def retention_gates(
@@ -141,9 +140,7 @@ def _retention(suite: str, before: Sequence[bool], after: Sequence[bool], settin
     allowed = min(settings.max_drop, (1 - settings.min_normalized) * change.right_before / change.n)
     if change.lost == 0:
         return change.comparison(suite, Verdict.PASSED, _nothing_lost(change, allowed))
-    verdict = change.verdict(-allowed)
-    needed = change.needed(-allowed) if verdict == Verdict.INCONCLUSIVE else 0
-    return change.comparison(suite, verdict, _drop_reason(change, allowed, settings, verdict, needed), needed)
+    return change.judged(suite, -allowed, _drop_reason(change, allowed, settings))
 
 
 def overall(
@@ -155,8 +152,8 @@ def overall(
 ) -> Evaluation:
     """Returns the evaluation with the verdict over all gates: Failed before Inconclusive before Passed.
 
-    An Inconclusive gate counts as Passed under `onInconclusive: Accept`. Under Reject the verdict stays Inconclusive, which
-    is not Passed. The in-context gain counts only under `mode: Enforce`.
+    An Inconclusive gate counts as Passed under `onInconclusive: Accept`. Under Reject the verdict stays Inconclusive,
+    which is not Passed. The in-context gain counts only under `mode: Enforce`.
     """
     enforced = [in_context_gain] if gates.in_context_gain.mode == "Enforce" else []
     verdicts = {comparison.verdict for comparison in (*enforced, new_skill, *retention) if comparison}
@@ -172,37 +169,36 @@ def overall(
     )
 
 
-def _gain_reason(change: _Change, when: str, threshold: float, verdict: Verdict, needed: int, way_out: str) -> str:
+def _gain_reason(change: _Change, when: str, threshold: float, way_out: str) -> str:
     scores = f"{change.right_before} of {change.n} right before, {change.right_after} {when}"
     interval = f"gain {change.gain:+.2f}, 95 % interval {change.low:+.2f} to {change.high:+.2f}"
-    match verdict:
+    return f"{scores}: {interval}, {_side(change, threshold, f'minGain {threshold:g}', way_out)}"
+
+
+def _side(change: _Change, threshold: float, limit: str, way_out: str) -> str:
+    match change.verdict(threshold):
         case Verdict.PASSED:
-            return f"{scores}: {interval}, all of it at or above minGain {threshold:g}"
+            return f"all of it at or above {limit}"
         case Verdict.FAILED:
-            return f"{scores}: {interval}, all of it below minGain {threshold:g}: {way_out}"
+            return f"all of it below {limit}: {way_out}"
         case _:
-            return f"{scores}: {interval}, on both sides of minGain {threshold:g}: {_more(change, needed)}"
+            return f"on both sides of {limit}: {_more(change, change.needed(threshold))}"
 
 
-def _drop_reason(change: _Change, allowed: float, settings: RetentionGate, verdict: Verdict, needed: int) -> str:
+def _drop_reason(change: _Change, allowed: float, settings: RetentionGate) -> str:
     scores = f"{change.lost} of {change.right_before} right answers lost, {change.won} won (n = {change.n})"
     interval = f"change {change.gain:+.2f}, 95 % interval {change.low:+.2f} to {change.high:+.2f}"
     setting = f"maxDrop {settings.max_drop:g}"
     if allowed < settings.max_drop:
         setting = f"minNormalized {settings.min_normalized:g} of {change.right_before / change.n:.2f}"
     limit = f"the limit of {-allowed:+.3f} ({setting})"
-    match verdict:
-        case Verdict.PASSED:
-            return f"{scores}: {interval}, all of it at or above {limit}"
-        case Verdict.FAILED:
-            return f"{scores}: {interval}, all of it below {limit}: fewer steps, a lower learning rate or a lower emaRate keep more"
-        case _:
-            return f"{scores}: {interval}, on both sides of {limit}: {_more(change, needed)}"
+    return f"{scores}: {interval}, {_side(change, -allowed, limit, 'fewer steps or a lower learning rate keep more')}"
 
 
 def _nothing_lost(change: _Change, allowed: float) -> str:
     if change.right_before == 0:
-        return f"the parent got none of {change.n} right: this suite cannot show forgetting; give it questions that the model can answer"
+        way_out = "it cannot show forgetting; give it questions that the model can answer"
+        return f"the parent got none of {change.n} right in this suite: {way_out}"
     reason = f"none of {change.right_before} right answers lost, {change.won} won (n = {change.n})"
     if change.low >= -allowed:
         return f"{reason}: lower bound {change.low:+.3f} is at or above the limit of {-allowed:+.3f}"
@@ -217,7 +213,7 @@ def _nothing_lost(change: _Change, allowed: float) -> str:
 
 def _more(change: _Change, needed: int) -> str:
     if needed:
-        return f"needs n >= {needed} to tell at this effect (has {change.n}): add questions, or set gates.onInconclusive: Accept"
+        return f"needs n >= {needed} at this effect (has {change.n}): add questions or set onInconclusive: Accept"
     return (
         "the effect is too near the threshold for any number of questions to tell: change the threshold or the training"
     )

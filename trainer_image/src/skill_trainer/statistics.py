@@ -1,4 +1,4 @@
-"""Statistics of paired right/wrong answers: two models, the same questions. Pure numbers; knows no gate and no threshold.
+"""Statistics of paired right/wrong answers: two models, the same questions. Pure numbers; knows no gate.
 
 In all functions `lost` is the number of questions that only the model before got right, `won` those that only the model
 after got right, `n` all questions.
@@ -18,10 +18,11 @@ MOST = 1_000_000
 
 
 def difference_interval(won: float, lost: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Returns the two-sided score interval of the change in the share of right answers, `(won - lost) / n`, within [-1, 1].
+    """Returns the two-sided score interval of the change in the share of right answers, `(won - lost) / n`.
 
-    Each bound is the change whose score test just rejects. The interval leaves out 0 exactly when McNemar's asymptotic test
-    rejects, and with no changed question it is ±z²/(n + z²), not a point. Counts may be fractions, for planning.
+    Each bound is the change that the score test just rejects, in [-1, 1]. The interval leaves out 0 exactly where
+    McNemar's asymptotic test rejects, and with no changed question it is ±z²/(n + z²), not a point. For planning, counts
+    may be fractions.
 
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design", Statistics in Medicine 17 (1998), 891-908, equations 24 to 26.
@@ -70,7 +71,7 @@ def mcnemar_p(won: int, lost: int) -> float:
 
 
 def needed_for_bound(won_share: float, lost_share: float, threshold: float, *, at_least: int = 1) -> int:
-    """Returns how many questions put the interval on one side of `threshold`, if the shares of changed ones stay as they are.
+    """Returns how many questions put the interval on one side of `threshold` at these shares of changed ones.
 
     0 where the observed change is the threshold itself or more than MOST questions would be needed.
     """
@@ -86,7 +87,7 @@ def needed_for_bound(won_share: float, lost_share: float, threshold: float, *, a
 
 
 def needed_for_precision(width: float, changed_share: float) -> int:
-    """Returns how many questions make the interval of no change at most ±`width` when `changed_share` of them change, half each way."""
+    """Returns how many questions bound no change by ±`width` where `changed_share` of them change, half each way."""
     half = changed_share / 2
     return _smallest(lambda n: difference_interval(half * n, half * n, n)[1] <= width, 1)
 

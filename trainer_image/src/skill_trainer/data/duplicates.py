@@ -70,7 +70,7 @@ def _repeated(name: str, records: Sequence[Record]) -> Iterator[str]:
     counts = Counter(normalize(record.question) for record in records)
     extra = sum(count - 1 for count in counts.values())
     if extra:
-        yield f"{name}: {extra} of {len(records)} questions repeat another one: the interval is narrower than it should be"
+        yield f"{name}: {extra} of {len(records)} questions repeat another one: their interval is too narrow"
 
 
 def _near_warning(name: str, pairs: Sequence[Pair]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The forms that a line of data may have (docs/data.md), as strict schemas: nothing unknown, nothing blank, no coercion.
+"""The forms that a line of data may have (docs/data.md) as strict schemas: nothing unknown, nothing blank.
 
 Turns one decoded JSON value into a Record or into problems in plain words. Knows no file and no line.
 """
@@ -26,10 +26,10 @@ class Problem:
     reason: str
 
 
-class BadRecord(ValueError):
+class BadRecordError(ValueError):
     """A line that is no record."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(f"{problem.field}: {problem.reason}" for problem in problems))
         self.problems = problems
 
@@ -55,7 +55,7 @@ class _Form(BaseModel):
 
 class _Function(_Form):
     name: Text
-    arguments: dict[str, Any] | str = {}
+    arguments: Any = {}
 
 
 class _ToolCall(_Form):
@@ -100,20 +100,20 @@ def read_record(value: Any, *, kind: Kind, line: int, grader: GraderName | None 
     `grader` is the suite's, for which the expected answer must be usable unless the record names its own.
 
     Raises:
-        BadRecord: with every problem that was found.
+        BadRecordError: with every problem that was found.
     """
     if not isinstance(value, dict):
-        raise BadRecord(
-            [Problem("(line)", f'is {_kind_of(value)}, not a JSON object: write {{"prompt": …, "completion": …}}')]
-        )
+        way_out = 'write {"prompt": "…", "completion": "…"}'
+        raise BadRecordError(Problem("(line)", f"is {_kind_of(value)}, not a JSON object: {way_out}"))
     form: type[ChatForm | PromptForm] = ChatForm if "messages" in value else PromptForm
     try:
         parsed = form.model_validate(value)
     except ValidationError as error:
-        raise BadRecord([_in_plain_words(each, form) for each in error.errors(include_url=False)]) from error
+        problems = error.errors(include_url=False)
+        raise BadRecordError(*(_in_plain_words(each, form) for each in problems)) from error
     record = _chat_record(parsed, line) if isinstance(parsed, ChatForm) else _prompt_record(parsed, line)
-    if problems := [*_missing(record, kind), *_not_gradable(record, grader)]:
-        raise BadRecord(problems)
+    if problem := _missing(record, kind) or _not_gradable(record, grader):
+        raise BadRecordError(problem)
     return record
 
 
@@ -123,18 +123,16 @@ def _prompt_record(form: PromptForm, line: int) -> Record:
 
 def _chat_record(form: ChatForm, line: int) -> Record:
     *prompt, last = form.messages
-    completion = None
-    if last.role == "assistant":
-        completion = _turn_text(last)
-    else:
+    completion = _turn_text(last) if last.role == "assistant" else None
+    if completion is None:
         prompt.append(last)
     if not prompt or prompt[-1].role not in {"user", "tool"}:
-        raise BadRecord(
-            [Problem("messages", "has no user (or tool) message right before the answer: put the question there")]
-        )
+        way_out = "put the question there"
+        raise BadRecordError(Problem("messages", f"has no user (or tool) message right before the answer: {way_out}"))
     for place, message in enumerate(prompt):
         if not message.content and not message.tool_calls:
-            raise BadRecord([Problem(f"messages.{place}.content", "is missing: write the text or remove the message")])
+            reason = "is missing: write the text or remove the message"
+            raise BadRecordError(Problem(f"messages.{place}.content", reason))
     return _record(form, tuple(_plain(message) for message in prompt), completion, line)
 
 
@@ -144,24 +142,27 @@ def _plain(message: _Message) -> dict[str, Any]:
 
 
 def _turn_text(message: _Message) -> str:
-    """Returns an assistant's turn as one text; tool calls in the tags of Hermes, Qwen and SmolLM2, arguments as an object."""
+    """Returns an assistant's turn as one text, tool calls in the tags that Hermes, Qwen and SmolLM2 use."""
     parts = [message.content] if message.content else []
     for call in message.tool_calls or []:
-        arguments = call.function.arguments
-        if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments)
-            except ValueError as error:
-                raise BadRecord(
-                    [Problem("messages.tool_calls.arguments", f"is not JSON ({error}): write an object")]
-                ) from error
-        body = json.dumps({"name": call.function.name, "arguments": arguments}, ensure_ascii=False)
-        parts.append(f"<tool_call>\n{body}\n</tool_call>")
+        body = {"name": call.function.name, "arguments": _arguments(call.function.arguments)}
+        parts.append(f"<tool_call>\n{json.dumps(body, ensure_ascii=False)}\n</tool_call>")
     if not parts:
-        raise BadRecord(
-            [Problem("messages", "ends in an assistant message without content: write the demonstration there")]
-        )
+        reason = "ends in an assistant message without content: write the demonstration there"
+        raise BadRecordError(Problem("messages", reason))
     return "\n".join(parts)
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    """Returns a tool call's arguments, which OpenAI's form has as JSON in a string."""
+    try:
+        arguments = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        reason = f"must be an object (or one as JSON text), is {_kind_of(value)}"
+        raise BadRecordError(Problem("messages.tool_calls.function.arguments", reason))
+    return arguments
 
 
 def _record(form: _Common, messages: tuple[dict[str, Any], ...], completion: str | None, line: int) -> Record:
@@ -178,52 +179,51 @@ def _record(form: _Common, messages: tuple[dict[str, Any], ...], completion: str
     )
 
 
-def _missing(record: Record, kind: Kind) -> list[Problem]:
-    if kind == "train" and record.completion is None:
-        if len(record.messages) == 1 and record.messages[0]["role"] == "user":
-            return [
-                Problem("completion", "is missing: add the demonstration (or end `messages` in an assistant message)")
-            ]
-        role = record.messages[-1]["role"]
-        return [
-            Problem("messages", f"ends in a {role} message: the last one must be the assistant's, the demonstration")
-        ]
+def _missing(record: Record, kind: Kind) -> Problem | None:
     if kind == "evaluation" and not record.expected:
-        return [Problem("answer", "is missing: add `answer` (or a completion) to grade by")]
-    return []
+        return Problem("answer", "is missing: add `answer` (or a completion) to grade by")
+    if kind == "train" and record.completion is None:
+        last = record.messages[-1]["role"]
+        way_out = "add the demonstration, or end `messages` in an assistant's message"
+        return Problem("completion", f"is missing (the record ends in a message of the {last}): {way_out}")
+    return None
 
 
-def _not_gradable(record: Record, suite_grader: GraderName | None) -> list[Problem]:
+def _not_gradable(record: Record, suite_grader: GraderName | None) -> Problem | None:
     grader = record.grader or suite_grader
     if grader is None or not record.expected:
-        return []
+        return None
     problem = GRADERS[grader].problem(record.expected)
     field = "answer" if record.answer else "completion"
-    return [Problem(field, f"{problem} (grader {grader})")] if problem else []
+    return Problem(field, f"{problem} (grader {grader})") if problem else None
 
 
 def _in_plain_words(error: ErrorDetails, form: type[_Common]) -> Problem:
-    place = [str(part) for part in error["loc"] if not str(part).startswith("constrained-")]
-    field, value = ".".join(place), error["input"]
+    field = ".".join(str(part) for part in error["loc"])
+    return Problem(field, _reason(error, form))
+
+
+def _reason(error: ErrorDetails, form: type[_Common]) -> str:
+    value = error["input"]
     match error["type"]:
         case "extra_forbidden":
-            return Problem(field, _unknown(place[-1], form, nested=len(place) > 1))
+            reason = _unknown(str(error["loc"][-1]), form, nested=len(error["loc"]) > 1)
         case "missing":
-            return Problem(field, "is missing: add it (a record is `prompt` and `completion`, or `messages`)")
-        case "string_type":
-            return Problem(field, f"must be text in quotes, is {_kind_of(value)}")
-        case "list_type":
-            return Problem(field, f"must be a list, is {_kind_of(value)}")
+            reason = "is missing: add it (a record is `prompt` and `completion`, or `messages`)"
         case "too_short":
-            return Problem(field, "is empty: a chat needs a user message and the assistant's answer")
+            reason = "is empty: a chat needs a user message and the assistant's answer"
         case "literal_error":
-            return Problem(field, f"is {value!r:.40}: must be one of {error['ctx']['expected'].replace(' or ', ', ')}")
-        case "finite_number" | "greater_than" | "float_type" | "float_parsing":
-            return Problem(field, f"must be a number above 0, is {value!r:.40}")
-        case _:
-            return Problem(
-                field, error["msg"] if error["type"] in {"blank", "surrogate"} else f"{error['msg']}, is {value!r:.40}"
-            )
+            reason = f"is {value!r:.40}: must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
+        case "finite_number" | "greater_than" | "float_type":
+            reason = f"must be a number above 0, is {value!r:.40}"
+        case "blank" | "surrogate":
+            reason = error["msg"]
+        case kind:
+            reason = f"must be {_WANTED.get(kind, kind)}, is {_kind_of(value)}"
+    return reason
+
+
+_WANTED = {"string_type": "text in quotes", "list_type": "a list", "model_type": "an object", "dict_type": "an object"}
 
 
 def _unknown(name: str, form: type[_Common], *, nested: bool) -> str:

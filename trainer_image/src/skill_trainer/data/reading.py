@@ -11,7 +11,7 @@ from typing import Any
 
 from skill_contract.spec import GraderName
 from skill_store.objects import read_bytes
-from skill_trainer.data.forms import BadRecord, Problem, read_record
+from skill_trainer.data.forms import BadRecordError, Problem, read_record
 from skill_trainer.data.record import DataError, Kind, Record
 
 SHOWN = 10
@@ -53,7 +53,7 @@ def _decompressed(uri: str, content: bytes) -> bytes:
 
 
 def parse_records(content: bytes, name: str, kind: Kind, grader: GraderName | None = None) -> list[Record]:
-    """Returns the records in the bytes of a JSON Lines file that messages call `name`; raises DataError as `read_records`."""
+    """Returns the records in the bytes of JSON Lines that messages call `name`; raises DataError as `read_records`."""
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -63,7 +63,7 @@ def parse_records(content: bytes, name: str, kind: Kind, grader: GraderName | No
     for number, line in enumerate(lines, 1):
         try:
             records.append(read_record(_decode(line), kind=kind, line=number, grader=grader))
-        except BadRecord as error:
+        except BadRecordError as error:
             bad += [f"{name}, line {number}, {problem.field}: {problem.reason}" for problem in error.problems[:1]]
     bad += [f"{name}, {complaint}" for complaint in _repeated_ids(records)]
     if bad:
@@ -76,23 +76,23 @@ def _decode(line: bytes) -> Any:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         place = f"byte {error.start + 1} is 0x{line[error.start]:02x}"
-        raise BadRecord([Problem("(line)", f"is not UTF-8 ({place}): save the file as UTF-8")]) from error
+        raise BadRecordError(Problem("(line)", f"is not UTF-8 ({place}): save the file as UTF-8")) from error
     if not text.strip():
-        raise BadRecord([Problem("(line)", "is empty: remove it")])
+        raise BadRecordError(Problem("(line)", "is empty: remove it"))
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
-        raise BadRecord(
-            [Problem("(line)", f"is not JSON ({error.msg} at column {error.colno}): one whole object a line")]
+        raise BadRecordError(
+            Problem("(line)", f"is not JSON ({error.msg} at column {error.colno}): one whole object a line")
         ) from error
     except RecursionError as error:
-        raise BadRecord([Problem("(line)", "is nested too deeply to be a record")]) from error
+        raise BadRecordError(Problem("(line)", "is nested too deeply to be a record")) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if repeated:
-        raise BadRecord([Problem(repeated[0], "stands twice in the record: keep one")])
+        raise BadRecordError(Problem(repeated[0], "stands twice in the record: keep one"))
     return dict(pairs)
 
 
@@ -100,7 +100,7 @@ def _repeated_ids(records: list[Record]) -> Iterator[str]:
     first: dict[str, int] = {}
     for record in records:
         if record.id in first:
-            yield f"line {record.line}, id: {record.id!r:.60} is taken by line {first[record.id]}: give each record its own"
+            yield f"line {record.line}, id: {record.id!r:.60} is line {first[record.id]}'s: give each its own"
         first.setdefault(record.id, record.line)
 
 

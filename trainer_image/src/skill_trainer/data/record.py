@@ -57,7 +57,7 @@ class Record:
 
 
 def data_digest(*groups: Sequence[Record]) -> str:
-    """Returns `sha256:<hex>` of groups of records (train, held-out, …): of what they say, not of how a file spells it."""
+    """Returns `sha256:<hex>` of groups of records (train, held-out, …): of what they say, not how a file spells it."""
     total = hashlib.sha256()
     for group in groups:
         for record in group:

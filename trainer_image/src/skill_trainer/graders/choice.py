@@ -6,7 +6,7 @@ import re
 
 from skill_trainer.graders.grader import Grader
 
-# From the surest sign to the weakest. "A" and "I" are words too, so a bare letter must open the answer or stand in brackets.
+# From the surest sign to the weakest. "A" and "I" are words too: a bare letter must open the answer or be in brackets.
 _SIGNS = (
     re.compile(r"(?:answer|choice|option)(?:\s+is)?\s*:?\s*[(*\[]*([A-Z])\b", re.IGNORECASE),
     re.compile(r"^[\s(*\[]*([A-Za-z])(?:[\s)*\].:,]*$|[)*\].:,])"),

@@ -14,6 +14,6 @@ class Grader:
 
     name: GraderName
     right: Callable[[str, str], bool]
-    """`right(text, expected)`: whether the model's `text` answers as `expected` asks. Never raises, whatever the text."""
+    """`right(text, expected)`: whether the model's `text` is what `expected` asks for. Never raises."""
     problem: Callable[[str], str] = lambda _expected: ""
     """`problem(expected)`: why this grader cannot use an expected answer, with the way out; empty where it can."""

@@ -14,33 +14,33 @@ from skill_trainer.graders.grader import Grader
 _FENCE = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
 
 
-class NotJson(ValueError):
+class NotJsonError(ValueError):
     """A text without a JSON value."""
 
 
 def parse_json(text: str) -> Any:
-    """Returns the JSON value of a text; raises NotJson where it is none (NaN and Infinity are none either)."""
+    """Returns the JSON value of a text; raises NotJsonError where it is none (NaN and Infinity are none either)."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise NotJson(str(error)) from error
+        raise NotJsonError(str(error)) from error
 
 
 def _refuse(constant: str) -> None:
-    raise NotJson(f"{constant} is not JSON")
+    raise NotJsonError(f"{constant} is not JSON")
 
 
 def json_in(text: str) -> Any:
-    """Returns the JSON value in a model's answer: the whole text, else the last fenced block, else the first object or array.
+    """Returns the JSON value in an answer: the whole text, else the last fenced block, else the first object or array.
 
     Raises:
-        NotJson: where none of them is JSON.
+        NotJsonError: where none of them is JSON.
     """
     fenced = _FENCE.findall(text)
     for candidate in (text, *fenced[-1:]):
         try:
             return parse_json(candidate)
-        except NotJson:
+        except NotJsonError:
             continue
     return _first_object(text)
 
@@ -48,11 +48,11 @@ def json_in(text: str) -> Any:
 def _first_object(text: str) -> Any:
     start = re.search(r"[{\[]", text)
     if start is None:
-        raise NotJson("no object or array")
+        raise NotJsonError("no object or array")
     try:
         value, _end = json.JSONDecoder(parse_constant=_refuse).raw_decode(text, start.start())
     except (ValueError, RecursionError) as error:
-        raise NotJson(str(error)) from error
+        raise NotJsonError(str(error)) from error
     return value
 
 
@@ -70,7 +70,7 @@ def same_value(one: Any, other: Any) -> bool:
 def _problem(expected: str) -> str:
     try:
         parse_json(expected)
-    except NotJson as error:
+    except NotJsonError as error:
         return f"is not JSON ({error}): write the expected value as JSON, a text with its quotes"
     return ""
 
@@ -78,7 +78,7 @@ def _problem(expected: str) -> str:
 def _right(text: str, expected: str) -> bool:
     try:
         return same_value(json_in(text), parse_json(expected))
-    except NotJson:
+    except NotJsonError:
         return False
 
 

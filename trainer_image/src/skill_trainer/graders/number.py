@@ -1,6 +1,6 @@
 """`number`: the last number of the answer equals the expected one within a tolerance.
 
-The expected answer is a number, with its own tolerance where wanted: `42`, `1,250.5`, `3.14 ± 0.01` (or `3.14 +- 0.01`).
+The expected answer is a number, where wanted with a tolerance: `42`, `1,250.5`, `3.14 ± 0.01` (or `3.14 +- 0.01`).
 """
 
 from __future__ import annotations

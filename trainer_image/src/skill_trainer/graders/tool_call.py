@@ -1,4 +1,4 @@
-"""`tool_call`: the answer calls the expected tools with equal arguments; their order and the words around them are free.
+"""`tool_call`: the answer calls the expected tools with equal arguments, in any order, with any words around.
 
 Understood forms: `<tool_call>` tags around one call or a list (Qwen, SmolLM2, Hermes), OpenAI's `tool_calls` with
 `function` and its arguments as a JSON string, and the bare `{"name": …, "arguments": …}`.
@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from skill_trainer.graders.grader import Grader
-from skill_trainer.graders.json_value import NotJson, json_in, parse_json, same_value
+from skill_trainer.graders.json_value import NotJsonError, json_in, parse_json, same_value
 
 _TAG = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
 
@@ -18,12 +18,12 @@ Call = tuple[str, Any]
 
 
 def calls_in(text: str) -> list[Call]:
-    """Returns name and arguments of every tool call in `text`; raises NotJson where there is none, or one is malformed."""
+    """Returns name and arguments of every tool call; raises NotJsonError where there is none or one is malformed."""
     tagged = _TAG.findall(text)
     values = [parse_json(body) for body in tagged] if tagged else [json_in(text)]
     calls = [call for value in values for call in _calls(value)]
     if not calls:
-        raise NotJson("no tool call")
+        raise NotJsonError("no tool call")
     return calls
 
 
@@ -31,12 +31,12 @@ def _calls(value: Any) -> list[Call]:
     if isinstance(value, list):
         return [call for item in value for call in _calls(item)]
     if not isinstance(value, dict):
-        raise NotJson("a tool call is an object")
+        raise NotJsonError("a tool call is an object")
     if "tool_calls" in value:
         return _calls(value["tool_calls"])
     function = value.get("function", value)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise NotJson("a tool call without a name")
+        raise NotJsonError("a tool call without a name")
     arguments = function.get("arguments", function.get("parameters", {}))
     return [(function["name"], parse_json(arguments) if isinstance(arguments, str) else arguments)]
 
@@ -44,7 +44,7 @@ def _calls(value: Any) -> list[Call]:
 def _problem(expected: str) -> str:
     try:
         calls_in(expected)
-    except NotJson as error:
+    except NotJsonError as error:
         return f'is not a tool call ({error}): write {{"name": "…", "arguments": {{…}}}}'
     return ""
 
@@ -52,7 +52,7 @@ def _problem(expected: str) -> str:
 def _right(text: str, expected: str) -> bool:
     try:
         wanted, made = calls_in(expected), calls_in(text)
-    except NotJson:
+    except NotJsonError:
         return False
     return len(made) == len(wanted) and _matched(made, wanted)
 
