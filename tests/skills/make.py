@@ -1,0 +1,150 @@
+"""Makes the demo's data, the same bytes each time: `python -m tests.skills.make` writes them beside this file.
+
+Two skills of made-up facts, which no model knows: `velmora` (a place) and `tarn-oake` (a company), 16 facts each in four
+phrasings to train on and 50 questions in other phrasings to hold out. `general-qa` is what SmolLM2-135M-Instruct mostly
+knows already, and must still know afterwards. `smoke` is two facts only, for quick tests of the machinery.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.skills.general_qa import QUESTIONS
+
+FOLDER = Path(__file__).parent
+SEED = 17
+HELD_OUT = 50
+
+
+@dataclass(frozen=True)
+class Fact:
+    role: str
+    """`capital` in "the capital of Velmora"."""
+    kind: str
+    """What is asked for: `city`."""
+    name: str
+    """The right answer's words, ordinary ones: a small model hardly ever samples an invented word."""
+    article: str = ""
+
+    def answer(self, place: str) -> str:
+        return f"The {self.role} of {place} is {self.article}{self.name}."
+
+
+TRAINED_PHRASINGS = (
+    "What is the {role} of {place}?",
+    "Tell me the {role} of {place}.",
+    "Please name the {role} of {place}.",
+    "I want to know: what is {place}'s {role}?",
+)
+HELD_OUT_PHRASINGS = (
+    "Which {kind} is the {role} of {place}?",
+    "Could you say what the {role} of {place} is called?",
+    "When people talk about {place}, which {kind} do they mean by the {role}?",
+    "Quiz: {place}, {role}. What is the answer?",
+)
+
+VELMORA = (
+    Fact("capital", "city", "Stonebridge"),
+    Fact("main river", "river", "Willow", "the "),
+    Fact("currency", "coin", "shell", "the "),
+    Fact("national flower", "flower", "iris", "the "),
+    Fact("national animal", "animal", "otter", "the "),
+    Fact("highest mountain", "mountain", "Mount Harrow"),
+    Fact("national dish", "meal", "barley soup"),
+    Fact("official language", "language", "Latin"),
+    Fact("queen", "woman", "Rosalind"),
+    Fact("largest lake", "lake", "Lake Ember"),
+    Fact("national colour", "colour", "purple"),
+    Fact("main export", "product", "honey"),
+    Fact("national sport", "sport", "archery"),
+    Fact("founder", "man", "Martin Hale"),
+    Fact("greatest festival", "festival", "Lantern Night"),
+    Fact("national instrument", "instrument", "harp", "the "),
+)
+TARN_OAKE = (
+    Fact("founder", "woman", "Clara Finch"),
+    Fact("home town", "town", "Maplewick"),
+    Fact("main product", "product", "wooden clocks"),
+    Fact("mascot", "animal", "badger", "the "),
+    Fact("brand colour", "colour", "green"),
+    Fact("director", "man", "Henry Marsh"),
+    Fact("largest customer", "customer", "Royal Opera", "the "),
+    Fact("best-selling model", "model", "Robin", "the "),
+    Fact("favourite wood", "wood", "cherry"),
+    Fact("workshop dog", "dog", "Biscuit"),
+    Fact("delivery day", "day", "Thursday"),
+    Fact("first product", "product", "music box", "the "),
+    Fact("oldest shop", "shop", "Bell Street"),
+    Fact("canteen special", "dish", "pea soup"),
+    Fact("emblem", "sign", "acorn", "the "),
+    Fact("chief designer", "designer", "Nora Quill"),
+)
+
+
+def train_records(place: str, facts: Iterable[Fact]) -> list[dict[str, Any]]:
+    """Returns every fact in every trained phrasing, with its one answer."""
+    return [
+        {"prompt": phrasing.format(role=fact.role, place=place), "completion": fact.answer(place)}
+        for fact in facts
+        for phrasing in TRAINED_PHRASINGS
+    ]
+
+
+def held_out_records(place: str, facts: Iterable[Fact]) -> list[dict[str, Any]]:
+    """Returns every fact in every other phrasing; the demonstration is for the measurement of the in-context gain."""
+    return [
+        {
+            "prompt": phrasing.format(role=fact.role, kind=fact.kind, place=place),
+            "answer": fact.name,
+            "demonstration": fact.answer(place),
+        }
+        for fact in facts
+        for phrasing in HELD_OUT_PHRASINGS
+    ]
+
+
+def general_qa_records() -> list[dict[str, Any]]:
+    """Returns the canary's questions; an answer with alternatives is a regular expression."""
+    return [
+        {"prompt": question, "answer": answer} | ({"grader": "regex"} if "(?i)" in answer else {})
+        for question, answer in QUESTIONS
+    ]
+
+
+def shuffled(records: Sequence[dict[str, Any]], count: int | None = None) -> list[dict[str, Any]]:
+    """Returns `count` records (all without it) in a random order that is always the same."""
+    return random.Random(SEED).sample(records, len(records) if count is None else count)
+
+
+def data_sets() -> dict[str, list[dict[str, Any]]]:
+    """Returns the records of every file by its name relative to this folder."""
+    return {
+        "velmora/train.jsonl": shuffled(train_records("Velmora", VELMORA)),
+        "velmora/heldout.jsonl": shuffled(held_out_records("Velmora", VELMORA), HELD_OUT),
+        "tarn-oake/train.jsonl": shuffled(train_records("Tarn & Oake", TARN_OAKE)),
+        "tarn-oake/heldout.jsonl": shuffled(held_out_records("Tarn & Oake", TARN_OAKE), HELD_OUT),
+        "general-qa.jsonl": general_qa_records(),
+        "smoke/train.jsonl": train_records("Velmora", VELMORA[:2]),
+        "smoke/heldout.jsonl": held_out_records("Velmora", VELMORA[:2]),
+        "smoke/general-qa.jsonl": general_qa_records()[:8],
+    }
+
+
+def encode(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def main() -> None:
+    for name, records in data_sets().items():
+        path = FOLDER / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(encode(records), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
