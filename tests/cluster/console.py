@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 
@@ -31,26 +32,26 @@ def run(
 ) -> str:
     """Run a command to its end and return its standard output; `env` is added to the environment.
 
-    With `log`, the output goes there and only its tail is shown, in the error.
+    With `log`, all output goes there as it comes, and the result is empty.
 
     Raises:
-        ClusterError: the command failed; the message has its own error output.
+        ClusterError: the command failed; the message has the end of its own error output.
     """
     words = [str(word) for word in argv]
-    done = subprocess.run(
-        words,
-        input=stdin if stdin is not None else None,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        check=False,
-    )
-    if log is not None:
-        log.write_text(done.stdout + done.stderr)
+    with log.open("w") if log else nullcontext(subprocess.PIPE) as output:
+        done = subprocess.run(
+            words,
+            input=stdin or "",
+            stdout=output,
+            stderr=subprocess.STDOUT if log else subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            check=False,
+        )
     if done.returncode != 0:
-        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
-        raise ClusterError(f"`{' '.join(words[:12])}` ended with {done.returncode}:\n{last}")
-    return done.stdout
+        said = tail(log) if log else "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
+        where = f" (all of it is in {log})" if log else ""
+        raise ClusterError(f"`{' '.join(words[:12])}` ended with {done.returncode}{where}:\n{said}")
+    return done.stdout or ""
