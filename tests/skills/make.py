@@ -1,6 +1,6 @@
 """Makes the demo's data, the same bytes each time: `python -m tests.skills.make` writes them beside this file.
 
-Two skills of made-up facts, which no model knows: `velmora` (a place) and `tarn-oake` (a company), 16 facts each in four
+Two skills of made-up facts, which no model knows: `velmora` (a place) and `tarn-oake` (a company), 16 facts in four
 phrasings to train on and 50 questions in other phrasings to hold out. `general-qa` is what SmolLM2-135M-Instruct mostly
 knows already, and must still know afterwards. `smoke` is two facts only, for quick tests of the machinery.
 """

@@ -89,9 +89,9 @@ class ProgressServer:
             raise TypeError(f"no such gauge: {sorted(unknown)}")
         finite = {name: value for name, value in gauges.items() if value is not None and math.isfinite(value)}
         lost = dict.fromkeys(gauges.keys() - finite.keys())
-        given = {"stage": stage, "step": step, "total": total, "last_checkpoint": last_checkpoint}
+        given: dict[str, Any] = {"stage": stage, "step": step, "total": total, "last_checkpoint": last_checkpoint}
         given["eta_seconds"] = eta_seconds if eta_seconds is not None and math.isfinite(eta_seconds) else None
-        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        changed = {name: value for name, value in given.items() if value is not None}
         changed |= {name: value for name, value in {**finite, **lost}.items() if name in Progress.model_fields}
         self._progress = self._progress.model_copy(update=changed | {"heartbeat": self._clock()})
         counts = {name: float(value) for name, value in (("step", step), ("planned_steps", total)) if value is not None}
