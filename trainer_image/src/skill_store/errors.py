@@ -29,6 +29,12 @@ class NotFound(StoreError):
     reason = "NotFound"
 
 
+class BucketMissing(StoreError):
+    """The bucket itself is not there: not the same as an empty repository."""
+
+    reason = "NotFound"
+
+
 class VersionMissing(NotFound):
     """A version has no manifest, so it is none."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from skill_store.errors import AccessDenied, NotFound, PreconditionFailed, StoreError, StoreUnavailable
+from skill_store.errors import AccessDenied, BucketMissing, NotFound, PreconditionFailed, StoreError, StoreUnavailable
 from skill_store.protocol import CHUNK_BYTES, Entry, Stored
 from skill_store.retry import retried
 
@@ -77,7 +77,7 @@ class S3Store:
                 if _code(error) in {"InvalidRange", "416"}:  # the object ends before the range begins
                     return
                 raise
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(CHUNK_BYTES)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
@@ -184,7 +184,7 @@ def _of_answer(error: ClientError, place: str) -> StoreError:
     if code in _ABSENT:
         return NotFound(f"there is no object {place}", file=name)
     if code == "NoSuchBucket":
-        return NotFound(f"{place}: the bucket does not exist; create it, or correct the address")
+        return BucketMissing(f"{place}: the bucket does not exist; create it, or correct the address")
     if code == "PreconditionFailed" or status == 412:
         return PreconditionFailed(f"{place} exists already or has changed", file=name)
     if code in _DENIED or status in {401, 403}:

@@ -1,0 +1,184 @@
+"""`skill-store`: the model repository from the command line, by hand and as the entry point of the store image."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from skill_contract.manifest import Manifest, VersionRef
+from skill_contract.model import ContractError
+from skill_contract.outcome import ExitCode, Outcome, Result
+from skill_contract.step import CONFIG_VARIABLE, PromoteConfig, Step
+from skill_store import layout
+from skill_store.errors import NotFound, StoreError
+from skill_store.fetch import failure, fetch
+from skill_store.promote import UNKNOWN_FAULT, promote
+from skill_store.repository import Repository
+from skill_store.termination import write_termination_message
+
+_CREDENTIALS = """
+A repository is s3://bucket/prefix or file:///folder. Credentials, endpoint and region come from the environment, as the
+AWS SDK reads them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3, AWS_REGION, a profile, or workload
+identity.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 42 for a mistake that a retry cannot mend, 1 for anything else."""
+    # As process 1 of a container, python would ignore SIGTERM. What has landed stays and is kept by the next attempt.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except StoreError as error:
+        print(f"skill-store: {error.reason}: {error.message}", file=sys.stderr)
+        return _code(error)
+
+
+def _code(error: StoreError) -> int:
+    return UNKNOWN_FAULT if error.retriable else ExitCode.USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="skill-store", description=__doc__, epilog=_CREDENTIALS)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], int], name: str, text: str, **more: Any) -> argparse.ArgumentParser:
+        subparser = commands.add_parser(name, help=text, description=f"{text}.", epilog=_CREDENTIALS, **more)
+        subparser.set_defaults(run=run)
+        return subparser
+
+    getting = command(_fetch, "fetch", "Bring a version into a folder, verified: the init container of serving pods")
+    getting.add_argument(
+        "--to", required=True, type=Path, metavar="DIR", help="folder that will hold exactly the version's files"
+    )
+    getting.add_argument(
+        "--weights",
+        default=os.environ.get("SKILL_WEIGHTS", ""),
+        metavar="URI@DIGEST",
+        help="<repository>/versions/<version>@sha256:<digest> (default: $SKILL_WEIGHTS, the pod's annotation)",
+    )
+    getting.add_argument(
+        "--default",
+        default=os.environ.get("SKILL_DEFAULT", ""),
+        metavar="URI",
+        help="what to fetch without --weights: a repository, for its head, or a version (default: $SKILL_DEFAULT)",
+    )
+    command(
+        _promote,
+        "promote",
+        f"Prove what pods serve and move the head: a step of the operator, reads ${CONFIG_VARIABLE}",
+    )
+    importing = command(
+        _import, "import", "Make a Hugging Face folder the first version and the head of an empty repository"
+    )
+    importing.add_argument(
+        "base", metavar="BASE", help="folder with safetensors, config and tokenizer: s3://, file:// or a path"
+    )
+    importing.add_argument("repository", metavar="REPOSITORY")
+    command(_head, "head", "Print the current version, as a pod's annotation names it").add_argument(
+        "repository", metavar="REPOSITORY"
+    )
+    command(_list, "ls", "List the versions from the head to the base").add_argument("repository", metavar="REPOSITORY")
+    verifying = command(
+        _verify, "verify", "Read every byte of a version, or of all from the head to the base, and compare"
+    )
+    verifying.add_argument("place", metavar="REPOSITORY[/versions/VERSION]")
+    return parser
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    try:
+        message, code = fetch(options.to, options.weights, options.default), 0
+    except StoreError as error:
+        message, code = failure(error, options.weights, options.default), _code(error)
+        print(f"skill-store: {message.reason}: {message.message}", file=sys.stderr)
+    write_termination_message(message.dump_json().encode())
+    return code
+
+
+def _promote(_options: argparse.Namespace) -> int:
+    text = os.environ.get(CONFIG_VARIABLE, "")
+    try:
+        config = PromoteConfig.parse_json(text)
+    except ContractError as error:
+        message = f"${CONFIG_VARIABLE} is no configuration of this step: {error}"
+        outcome = Outcome(step=Step.PROMOTE, outcome=Result.FAILED, reason="ConfigInvalid", message=message)
+        code: int = ExitCode.USER_ERROR
+    else:
+        outcome, code = promote(config)
+    print(outcome.dump_json())
+    write_termination_message(outcome.encode())
+    return code
+
+
+def _import(options: argparse.Namespace) -> int:
+    repository = Repository(options.repository)
+    repository.check_conditional_writes()
+    ref = repository.import_base(options.base)
+    print(layout.version_uri(repository.uri, ref))
+    return 0
+
+
+def _head(options: argparse.Namespace) -> int:
+    repository = Repository(options.repository)
+    head = repository.head()
+    if head is None:
+        raise NotFound(
+            f"{repository.uri} has no head; import a base model with: skill-store import BASE {repository.uri}"
+        )
+    print(layout.version_uri(repository.uri, head.ref))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    columns = "{:<20}  {:<24}  {:>14}  {:>9}  {}"
+    print(columns.format("VERSION", "SKILL", "SCORE", "RETENTION", "CREATED"))
+    for ref, manifest in Repository(options.repository).lineage():
+        print(columns.format(ref.version, manifest.skill or "(base)", *_scores(manifest), manifest.created).rstrip())
+    return 0
+
+
+def _scores(manifest: Manifest) -> tuple[str, str]:
+    """Returns the skill's score before and after, and the worst retention, as a list shows them."""
+    evaluation = manifest.evaluation
+    if evaluation is None:
+        return "", ""
+    skill, worst = evaluation.new_skill, evaluation.worst_retention
+    return (f"{skill.before:.2f} -> {skill.after:.2f}" if skill else "", f"{worst:.3f}" if worst is not None else "")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    place = layout.Location.parse(options.place)
+    repository = Repository(place.repository)
+    damaged = 0
+    for ref in _chosen(repository, place):
+        try:
+            manifest = repository.verify(ref)
+        except StoreError as error:
+            damaged += 1
+            print(f"{ref.version}  {error.reason}: {error.message}")
+        else:
+            size = sum(file.size for file in manifest.files)
+            print(f"{ref.version}  ok, {len(manifest.files)} files, {size / 1e9:.2f} GB")
+    return ExitCode.USER_ERROR if damaged else 0
+
+
+def _chosen(repository: Repository, place: layout.Location) -> list[VersionRef]:
+    if not place.version:
+        return [ref for ref, _ in repository.lineage()]
+    if place.digest:
+        return [VersionRef(version=place.version, digest=place.digest)]
+    return [repository.resolve(place.version)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

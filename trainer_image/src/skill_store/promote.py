@@ -1,0 +1,92 @@
+"""The promote step: prove what the pods serve, then move the head. Safe to run again at any point."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from skill_contract.manifest import GoldenSet, VersionRef
+from skill_contract.model import ContractError
+from skill_contract.outcome import ExitCode, Outcome, Result
+from skill_contract.step import PromoteConfig, Step
+from skill_store import layout
+from skill_store.errors import HeadMoved, NotFound, StoreError
+from skill_store.proof import PodProof, backwards
+from skill_store.prove import prove
+from skill_store.repository import Head, Repository
+
+UNKNOWN_FAULT = 1
+"""Exit code of a fault that may pass: the operator tries again."""
+
+_log = logging.getLogger(__name__)
+
+
+def promote(config: PromoteConfig) -> tuple[Outcome, int]:
+    """Returns the step's answer and its exit code; never raises a StoreError."""
+    try:
+        return _promote(config), ExitCode.FINISHED
+    except StoreError as error:
+        code = UNKNOWN_FAULT if error.retriable else ExitCode.USER_ERROR
+        return _answer(config, Result.FAILED, error.reason, error.message), code
+
+
+def _promote(config: PromoteConfig) -> Outcome:
+    repository = Repository(config.model_uri)
+    candidate = VersionRef(version=config.version, digest=config.digest)
+    head = repository.head()
+    if head and head.ref == candidate:
+        return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head already")
+    if head is None or head.digest != config.parent_digest:
+        now = f"{head.version} ({head.digest})" if head else "gone"
+        raise HeadMoved(
+            f"{config.model_uri}: the head is {now} and not {config.parent_digest}, from which {config.version} was"
+            " trained; apply the update again to train from the new head"
+        )
+    proofs = _prove(repository, config, candidate, head) if config.pods else []
+    refuted = [proof for proof in proofs if not proof.proved]
+    if refuted:
+        return _answer(config, Result.REJECTED, "OutputMismatch", refuted[0].evidence(), proofs)
+    repository.move_head(candidate, expected=head, update=config.update)
+    return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head", proofs)
+
+
+def _prove(repository: Repository, config: PromoteConfig, candidate: VersionRef, head: Head) -> list[PodProof]:
+    golden = _golden(repository, candidate, head)
+    if not golden.prompts:
+        raise NotFound(
+            f"{config.model_uri}: version {config.version} has no golden prompts, so that no pod can be proved"
+        )
+    _log.info("asking %d pods %d golden prompts each", len(config.pods), len(golden.prompts))
+    return prove(config.pods, golden, model=config.served_model_name)
+
+
+def _golden(repository: Repository, candidate: VersionRef, head: Head) -> GoldenSet:
+    """Returns what the candidate answers: by its own record, or, for a return to the head's parent, by the head's."""
+    returning = repository.manifest(head.ref).parent == candidate
+    ref = head.ref if returning else candidate
+    data = repository.read(ref, layout.GOLDEN)
+    try:
+        golden = GoldenSet.parse_json(data)
+    except ContractError as error:
+        raise StoreError(
+            f"{repository.uri}: {layout.GOLDEN} of {ref.version} is no set of golden prompts: {error}"
+        ) from error
+    return backwards(golden) if returning else golden
+
+
+def _answer(
+    config: PromoteConfig, result: Result, reason: str, message: str, proofs: list[PodProof] | None = None
+) -> Outcome:
+    pods: list[dict[str, Any]] = [
+        {"name": proof.pod, "proved": proof.proved, "matched": proof.matched, "asked": proof.asked}
+        for proof in proofs or ()
+    ]
+    return Outcome(
+        step=Step.PROMOTE,
+        outcome=result,
+        reason=reason,
+        message=message,
+        version=config.version,
+        digest=config.digest,
+        details={"pods": pods} if pods else {},
+    )
