@@ -135,9 +135,14 @@ def retention_gates(
     return tuple(_retention(suite, before[suite], after[suite], settings) for suite in before)
 
 
+def allowed_drop(before: float, settings: RetentionGate) -> float:
+    """Returns by how much a suite's score may fall from `before` (both are shares of right answers)."""
+    return min(settings.max_drop, (1 - settings.min_normalized) * before)
+
+
 def _retention(suite: str, before: Sequence[bool], after: Sequence[bool], settings: RetentionGate) -> Comparison:
     change = _change(suite, before, after)
-    allowed = min(settings.max_drop, (1 - settings.min_normalized) * change.right_before / change.n)
+    allowed = allowed_drop(change.right_before / change.n, settings)
     if change.lost == 0:
         return change.comparison(suite, Verdict.PASSED, _nothing_lost(change, allowed))
     return change.judged(suite, -allowed, _drop_reason(change, allowed, settings))
