@@ -9,11 +9,11 @@ import annotated_types
 import pytest
 from pydantic.fields import FieldInfo
 
-from skill_contract.evaluation import Comparison, Evaluation
-from skill_contract.manifest import VersionRef
 from skill_contract.model import ContractError, Document
 from skill_contract.progress import Progress
 from skill_contract.spec import SkillUpdateSpec
+from skill_operator.api import MILESTONES, Phase
+from skill_operator.status import Status
 from tests.api.conftest import Api
 from tests.api.crd import SPEC, STATUS, example, put, update_files, updates_in, walk
 
@@ -150,23 +150,15 @@ def test_defaults_are_filled_in_by_the_server(api: Api):
     assert "serving" not in stored
 
 
-@pytest.mark.parametrize(
-    ("place", "model"),
-    [
-        (("evaluation",), Evaluation),
-        (("evaluation", "newSkill"), Comparison),
-        (("evaluation", "inContextGain"), Comparison),
-        (("evaluation", "retention"), Comparison),
-        (("parent",), VersionRef),
-    ],
-    ids=lambda value: value if isinstance(value, str) else None,
-)
-def test_status_has_room_for_what_the_steps_answer(place, model: type[Document]):
-    schema = STATUS
-    for name in place:
-        schema = schema["properties"][name]
-    schema = schema.get("items", schema)
-    assert schema["properties"].keys() == {info.alias for info in model.model_fields.values()}
+def test_status_has_the_fields_that_the_operator_writes():
+    written = {path for path, _, _ in fields(Status)}
+    assert {path for path, _ in walk(STATUS)} == written
+
+
+def test_the_words_of_phase_and_conditions_are_explained():
+    described = {name: STATUS["properties"][name]["description"] for name in ("phase", "conditions")}
+    assert not [phase for phase in Phase if phase not in described["phase"]]
+    assert not [kind for kind in MILESTONES if kind not in described["conditions"]]
 
 
 def test_status_shows_the_progress_that_the_trainer_reports():
