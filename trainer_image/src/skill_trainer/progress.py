@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import PROGRESS_PORT
 
-Part = Literal["generate", "teacher", "student", "optimiser"]
+Part = Literal["generate", "teacher", "student", "backward", "optimizer"]
 Score = Literal["in_context_gain", "new_skill", "retention"]
 """`retention` is the worst suite's."""
 

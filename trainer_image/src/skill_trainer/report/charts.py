@@ -54,17 +54,17 @@ WIDTH = 4.4
 """Inches: as wide as a phone, so that text keeps its size there."""
 
 
-def changes_chart(rows: Sequence[tuple[Comparison, float]]) -> str:
-    """Returns a dot plot of changes with their 95 % intervals, one row per comparison with its threshold."""
+def changes_chart(rows: Sequence[tuple[str, Comparison, float]]) -> str:
+    """Returns a dot plot of changes with their 95 % intervals, one row per (label, comparison, threshold)."""
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=_COLOURS["muted"], linewidth=1)
-        for place, (row, threshold) in enumerate(reversed(rows)):
+        for place, (_, row, threshold) in enumerate(reversed(rows)):
             colour = _COLOURS[_VERDICTS[row.verdict]]
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
             axes.plot(row.gain, place, "o", color=colour, markersize=8)
             axes.plot([threshold] * 2, [place - 0.32, place + 0.32], color=_COLOURS["ink"], linewidth=1.4)
-        axes.set_yticks(range(len(rows)), [_shortened(row.suite) for row, _ in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [_shortened(label) for label, *_ in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=_COLOURS["ink"])
@@ -74,7 +74,7 @@ def changes_chart(rows: Sequence[tuple[Comparison, float]]) -> str:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    return name if len(name) <= 24 else f"{name[:23]}…"
 
 
 _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {

@@ -36,7 +36,7 @@ class StepPoint(Document):
     gradient_norm: Measured = None
     """Before clipping."""
     seconds: dict[str, float] = Field({})
-    """By part: generate, teacher, student, optimiser."""
+    """By part: generate, teacher, student, backward, optimizer."""
     scores: dict[str, float] = Field({})
     """Share of right answers by suite, where this step was probed."""
 
