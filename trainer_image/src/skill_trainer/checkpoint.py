@@ -1,0 +1,67 @@
+"""The state of a run between two steps, as files: safetensors and JSON, nothing pickled. Knows folders, no storage.
+
+Weights of student and teacher, the optimiser's moments, and the reports of all steps done: that is all there is.
+Learning rate, order of the data and random numbers are functions of the step (see `schedule`), so they cannot be lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from skill_trainer.loop import StepReport
+from skill_trainer.model import LanguageModel
+from skill_trainer.teacher import Teacher
+
+STUDENT, TEACHER, OPTIMIZER, STATE = "student.safetensors", "teacher.safetensors", "optimizer.safetensors", "state.json"
+
+
+def save_state(
+    folder: Path, student: LanguageModel, teacher: Teacher | None, optimizer: torch.optim.Optimizer,
+    history: Sequence[StepReport],
+) -> None:  # fmt: skip
+    """Writes the state after the last step of `history` into an empty folder."""
+    folder.mkdir(parents=True)
+    save_file(_detached(student.named_parameters()), folder / STUDENT)
+    if teacher:
+        save_file(_detached(teacher.model.named_parameters()), folder / TEACHER)
+    moments = {
+        f"{key}/{name}": value
+        for name, parameter in student.named_parameters().items()
+        for key, value in optimizer.state[parameter].items()
+    }
+    save_file(_detached(moments), folder / OPTIMIZER)
+    (folder / STATE).write_text(json.dumps([asdict(report) for report in history]))
+
+
+def load_state(
+    folder: Path, student: LanguageModel, teacher: Teacher | None, optimizer: torch.optim.Optimizer | None
+) -> list[StepReport]:
+    """Brings student, teacher and optimiser to the saved state, in place; returns the reports of all steps done."""
+    _restore(student, folder / STUDENT)
+    if teacher:
+        _restore(teacher.model, folder / TEACHER)
+    if optimizer:
+        parameters = student.named_parameters()
+        for key_and_name, value in load_file(folder / OPTIMIZER).items():
+            key, _, name = key_and_name.partition("/")
+            optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
+    return [StepReport(**report) for report in json.loads((folder / STATE).read_text())]
+
+
+@torch.no_grad()
+def _restore(model: LanguageModel, path: Path) -> None:
+    saved, parameters = load_file(path), model.named_parameters()
+    assert saved.keys() == parameters.keys(), f"{path} belongs to another model"
+    for name, parameter in parameters.items():
+        parameter.copy_(saved[name])
+
+
+def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

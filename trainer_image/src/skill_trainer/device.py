@@ -1,0 +1,62 @@
+"""Where and how tensors are computed: device, threads, determinism, precision. Only this module asks the machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+
+def compute_device() -> torch.device:
+    """Returns the first GPU where there is one, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def precision(device: torch.device) -> AbstractContextManager[object]:
+    """Returns the context of all forward passes: bf16 over fp32 weights on a GPU, plain fp32 on a CPU.
+
+    On CPUs without bf16 instructions a bf16 product takes ten times as long as an fp32 one.
+    """
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def prepare(device: torch.device) -> None:
+    """Sets threads and deterministic kernels, so that a run gives the same weights on the same kind of machine."""
+    torch.set_num_threads(num_threads())
+    # cuBLAS is deterministic only with a fixed workspace; must be set before the first product.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(mode=True, warn_only=device.type == "cuda")
+    # Filling fresh memory would only hide reads of memory that was never written, at the price of a pass over it.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def num_threads() -> int:
+    """Returns OMP_NUM_THREADS, else the container's CPU limit rounded up, else the number of usable cores.
+
+    Sums depend on the number of threads, so a run that moves to another node must not change it by itself.
+    """
+    if wanted := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
+        return max(1, int(wanted))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cpu_limit(Path("/sys/fs/cgroup"))
+    return min(cores, math.ceil(limit)) if limit else cores
+
+
+def cpu_limit(cgroup: Path) -> float | None:
+    """Returns the CPU limit of the control group that is mounted at `cgroup`, in cores; None where there is none.
+
+    Source: kernel documentation, cgroup-v2 `cpu.max`, and cgroup-v1 `cpu.cfs_quota_us`.
+    """
+    unified = cgroup / "cpu.max"
+    if unified.exists():
+        quota, period = unified.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    legacy = cgroup / "cpu" / "cpu.cfs_quota_us"
+    if legacy.exists() and (quota_us := int(legacy.read_text())) > 0:
+        return quota_us / int((legacy.parent / "cpu.cfs_period_us").read_text())
+    return None

@@ -1,0 +1,185 @@
+"""The training loop, on one page.
+
+Everything that it calls is a function of the weights, the examples and the number of the step. So a run that is killed
+and resumed between two steps gives the same weights, bit by bit on a CPU, as one that was not.
+
+Shape suffixes: R rows of the loss (tokens of answers), D model width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from skill_contract.spec import Method
+from skill_trainer.divergence import Target, chunked_loss, token_weights
+from skill_trainer.errors import Diverged, Preempted
+from skill_trainer.model import LanguageModel
+from skill_trainer.objective import Item, Objective
+from skill_trainer.prompts import Example
+from skill_trainer.schedule import batch_indices, learning_rate, total_steps
+
+PART_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""Padded tokens of one forward and backward pass: bounds the memory of activations, changes only roundings."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step has to tell."""
+
+    step: int
+    """Steps done, this one included."""
+    loss: float
+    entropy: float
+    """Of the student's distribution, nats per token."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    mean_length: float
+    """Tokens of an answer."""
+    cut_share: float
+    """Share of answers that were cut at the limit of new tokens."""
+    empty_share: float
+    """Share of answers that are too short to carry a loss (not longer than the skipped tokens)."""
+    tokens: int
+    """Tokens of prompts and answers that the student was trained on."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by part: generate, teacher, student, backward, optimizer."""
+
+
+def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
+    """Returns AdamW without weight decay; the loop sets its learning rate before each step."""
+    return torch.optim.AdamW(student.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+
+
+def train(
+    student: LanguageModel, objective: Objective, optimizer: torch.optim.Optimizer, examples: Sequence[Example],
+    method: Method, *, done: int, save_every: int, on_step: Callable[[StepReport], None], save: Callable[[int], None],
+    stop: Callable[[], bool], part_tokens: int | None = None,
+) -> None:  # fmt: skip
+    """Trains `student` in place from step `done` to the end.
+
+    Args:
+        on_step: called after each step, before it is saved.
+        save: called with the number of steps done, every `save_every` steps, at the end, and when stopped.
+        stop: asked after each step.
+        part_tokens: instead of PART_TOKENS of the student's device.
+
+    Raises:
+        Diverged: when a loss or gradient is not finite; the weights are then those of the step before.
+        Preempted: when `stop` says so, after saving.
+    """
+    total = total_steps(method, len(examples))
+    for step in range(done, total):
+        clock = _Clock()
+        rate = learning_rate(step, total, method.optimizer)
+        batch = [examples[index] for index in batch_indices(step, method.batch_size, len(examples), method.seed)]
+
+        with clock("generate"):  # y ~ student(x), the current weights, no gradient
+            items = objective.items(batch, student, step)
+
+        total_weight, loss, entropy = sum(item.example.weight for item in items), 0.0, 0.0
+        for part in parts(items, objective, part_tokens or PART_TOKENS[student.device.type]):
+            with clock("teacher"):  # log p of the teacher after (x, c, y<t), no gradient, the same y
+                target = objective.target(part)
+            with clock("student"):  # log p of the student after (x, y<t), and the divergence of the two
+                part_loss, part_entropy = _part_loss(part, target, student, objective, total_weight)
+                loss, entropy = loss + part_loss.item(), entropy + part_entropy.item()
+            with clock("backward"):
+                part_loss.backward()
+
+        with clock("optimizer"):
+            norm = _clip(student, method.optimizer.max_grad_norm)
+            _require_finite(step, loss, norm, rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if objective.teacher:
+                objective.teacher.follow(student)
+
+        on_step(_report(step + 1, items, objective, loss=loss, entropy=entropy, norm=norm, rate=rate, clock=clock))
+        stopping = stop()
+        if stopping or (step + 1) % save_every == 0 or step + 1 == total:
+            save(step + 1)
+        if stopping:
+            raise Preempted(f"stopped after step {step + 1} of {total}, which is saved: start it again to go on")
+
+
+def parts(items: Sequence[Item], objective: Objective, part_tokens: int) -> Iterator[list[Item]]:
+    """Yields the items that carry a loss, similar lengths together, at most `part_tokens` padded tokens at a time."""
+    part: list[Item] = []
+    for item in sorted((item for item in items if len(item.answer) > objective.skip), key=objective.longest):
+        if part and (len(part) + 1) * objective.longest(item) > part_tokens:
+            yield part
+            part = []
+        part.append(item)
+    if part:
+        yield part
+
+
+def _part_loss(
+    part: Sequence[Item], target: Target, student: LanguageModel, objective: Objective, total_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Returns the part's share of the batch's loss, differentiable, and of the student's entropy."""
+    sequences = [(*item.example.student, *item.answer[:-1]) for item in part]
+    first = [len(item.example.student) - 1 + objective.skip for item in part]
+    hidden_RD = student.hidden_rows(sequences, first)
+    weights = token_weights(
+        [len(item.answer) for item in part], skip=objective.skip, total=total_weight,
+        weights=[item.example.weight for item in part],
+    )  # fmt: skip
+    weight_R = torch.tensor(weights, device=hidden_RD.device)
+    return chunked_loss(hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature)
+
+
+def _clip(student: LanguageModel, max_norm: float) -> float:
+    """Scales all gradients together to a norm of at most `max_norm`; returns the norm before."""
+    gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm > max_norm:
+        torch.nn.utils.clip_grads_with_norm_(student.parameters(), max_norm, norm)
+    return norm.item()
+
+
+def _require_finite(step: int, loss: float, norm: float, rate: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise Diverged(
+            f"step {step + 1}: the loss is {loss}, the gradient's norm {norm}, at learning rate {rate:.3g}: lower "
+            "method.optimizer.learningRate or raise warmupSteps; the last checkpoint is from before"
+        )
+
+
+class _Clock:
+    """Adds up wall time by part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+
+
+def _report(
+    step: int, items: Sequence[Item], objective: Objective, *, loss: float, entropy: float, norm: float, rate: float,
+    clock: _Clock,
+) -> StepReport:  # fmt: skip
+    lengths = [len(item.answer) for item in items]
+    return StepReport(
+        step=step, loss=loss, entropy=entropy, gradient_norm=norm, learning_rate=rate,
+        mean_length=sum(lengths) / len(lengths),
+        cut_share=sum(not item.finished for item in items) / len(items),
+        empty_share=sum(length <= objective.skip for length in lengths) / len(lengths),
+        tokens=sum(len(item.example.student) + len(item.answer) for item in items),
+        seconds=dict(clock.seconds),
+    )  # fmt: skip

@@ -1,0 +1,231 @@
+"""The language model: weights, tokenizer, and the few ways in which this trainer asks them.
+
+The only importer of transformers. Models are loaded from a folder, from safetensors, and without running any code that
+lies beside the weights.
+
+Shape suffixes: B sequences, T tokens, C cached tokens, R rows, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import transformers
+from torch import Tensor
+
+from skill_trainer.device import precision
+from skill_trainer.divergence import Head
+from skill_trainer.errors import ModelInvalid
+
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+SHARD_SIZE = "2GB"
+"""Small enough that a version is moved by several connections at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokenizer:
+    """Tokenizer and chat template of a model folder; needs no weights."""
+
+    tokenizer: Any
+    end_of_turn: tuple[int, ...]
+    """Token ids that end an answer."""
+    context: int
+    """Most tokens that the model can read, prompt and answer together."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Returns the tokenizer in a model folder; raises ModelInvalid where one is missing or has no chat template."""
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelInvalid(f"{folder}: cannot be read as a Hugging Face model ({_first_line(error)})") from error
+        if not tokenizer.chat_template:
+            raise ModelInvalid(f"{folder}: the tokenizer has no chat template: add the model's chat_template.jinja")
+        return cls(tokenizer, _end_of_turn(folder, tokenizer), config.get_text_config().max_position_embeddings)
+
+    def encode(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+        """Returns the token ids of a chat up to where the assistant's answer begins."""
+        return self.tokenizer.apply_chat_template(
+            list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Returns the token ids of an answer with its end of turn: what a model would have had to generate."""
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.end_of_turn[0]]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of an answer without special tokens."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+class LanguageModel:
+    """A causal language model with fp32 weights. Dropout is always off: nothing is pulled towards its own noise."""
+
+    def __init__(self, network: Any, tokens: ChatTokenizer) -> None:
+        self.network = network.eval()
+        self.tokens = tokens
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> Self:
+        """Returns the model in `folder` on a device.
+
+        Raises:
+            ModelInvalid: for pickled weights, custom code, no chat template, or logits from more than a linear layer.
+        """
+        tokens = ChatTokenizer.load(folder)
+        if not any(folder.glob("*.safetensors")):
+            raise ModelInvalid(
+                f"{folder}: has no .safetensors files: convert the weights, pickled ones are never loaded"
+            )
+        try:
+            network = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, **LOCAL
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelInvalid(
+                f"{folder}: is no causal language model that can be loaded ({_first_line(error)})"
+            ) from error
+        for parameter in network.parameters():
+            # Memory of our own: what maps a file may be aligned differently, and then products round differently.
+            parameter.data = parameter.data.to(device, copy=True)
+        model = cls(network.to(device), tokens)
+        model._require_plain_head()
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def head(self) -> Head:
+        """The last layer; its weight may be the embedding's."""
+        layer = self.network.get_output_embeddings()
+        return Head(layer.weight, layer.bias)
+
+    def parameters(self) -> list[Tensor]:
+        """Returns every weight once, tied ones too, in a fixed order."""
+        return list(self.network.parameters())
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Returns every weight once by its name."""
+        return dict(self.network.named_parameters())
+
+    def frozen_copy(self) -> Self:
+        """Returns a copy with weights of its own and without gradients."""
+        twin = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
+        return type(self)(twin, self.tokens)
+
+    def hidden_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
+        """Returns the last hidden states [R, D] of each sequence from position `first` to its end, one after the other.
+
+        Sequences are padded on the right and need no mask: a causal model cannot look to the right.
+        """
+        tokens_BT, lengths = _right_padded(sequences, self.tokens.end_of_turn[0])
+        with precision(self.device):
+            hidden_BTD = self.network.base_model(input_ids=tokens_BT.to(self.device), use_cache=False).last_hidden_state
+        rows = [hidden_BTD[b, start:length] for b, (start, length) in enumerate(zip(first, lengths, strict=True))]
+        return torch.cat(rows)
+
+    def new_cache(self) -> Any:
+        """Returns an empty key-value cache for `next_logits`."""
+        return transformers.DynamicCache(config=self.network.config)
+
+    def next_logits(self, tokens_BT: Tensor, mask_BC: Tensor, cache: Any) -> Tensor:
+        """Returns the logits [B, V] of the token after `tokens_BT`, and adds these to the cache.
+
+        Args:
+            tokens_BT: new tokens, padded on the left.
+            mask_BC: 1 for each token of the cache and of `tokens_BT` that is not padding.
+        """
+        positions_BT = (mask_BC.cumsum(1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
+        with precision(self.device):
+            hidden_BTD = self.network.base_model(
+                input_ids=tokens_BT, attention_mask=mask_BC, position_ids=positions_BT, cache=cache, use_cache=True
+            ).last_hidden_state
+            return self.network.get_output_embeddings()(hidden_BTD[:, -1]).float()
+
+    def round_to_stored(self, folder: Path) -> torch.dtype:
+        """Rounds the weights to the type that `folder`, the parent, is stored in; returns the type.
+
+        What is scored and published afterwards are then the same numbers.
+        """
+        dtype = stored_dtype(folder)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(parameter.to(dtype))
+        return dtype
+
+    def save(self, folder: Path, parent: Path) -> None:
+        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it."""
+        dtype = stored_dtype(parent)
+        network = copy.deepcopy(self.network).to(dtype) if dtype != torch.float32 else self.network
+        network.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+        written_by_us = {path.name for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+        for path in sorted(parent.iterdir()):
+            weights = any(path.match(pattern) for pattern in WEIGHT_FILES)
+            if path.is_file() and not weights and path.name not in written_by_us:
+                shutil.copyfile(path, folder / path.name)
+
+    @torch.no_grad()
+    def _require_plain_head(self) -> None:
+        """Some models scale or cap their logits after the last layer; the loss would silently be another model's."""
+        tokens_BT = torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
+        whole_TV = self.network(input_ids=tokens_BT, use_cache=False).logits[0].float()
+        hidden_BTD = self.network.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+        ours_TV = self.head.log_probs(hidden_BTD[0], 1.0)
+        if not torch.allclose(torch.log_softmax(whole_TV, -1), ours_TV, atol=1e-3):
+            kind = type(self.network).__name__
+            raise ModelInvalid(
+                f"{kind} changes its logits after the last layer (scales or caps them): use another model"
+            )
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Returns the floating-point type of the weights in a folder, from the header of its first safetensors file."""
+    with min(folder.glob("*.safetensors")).open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    names = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    types = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    known = [types[name] for name in ("F32", "BF16", "F16") if name in names]
+    if not known:
+        raise ModelInvalid(f"{folder}: weights are stored as {', '.join(sorted(names))}: convert them to BF16 or F32")
+    return known[0]
+
+
+def silence() -> None:
+    """Turns off the library's own progress bars: a step has one voice."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def _right_padded(sequences: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, list[int]]:
+    lengths = [len(sequence) for sequence in sequences]
+    tokens_BT = torch.full((len(sequences), max(lengths)), padding)
+    for row, sequence in zip(tokens_BT, sequences, strict=True):
+        row[: len(sequence)] = torch.tensor(sequence)
+    return tokens_BT, lengths
+
+
+def _end_of_turn(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Returns the tokenizer's end token first, then all that the generation config names."""
+    path = folder / "generation_config.json"
+    named = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+    found = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    ends = tuple(dict.fromkeys(token for token in found if token is not None))
+    if not ends:
+        raise ModelInvalid(f"{folder}: no end-of-turn token: set eos_token_id in generation_config.json")
+    return ends
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,109 @@
+"""What the student and the teacher read. Pure: from a record to token ids, by the tokenizer that it is given.
+
+The student reads the prompt x; the teacher reads (x, c), the same prompt with the record's demonstration c. Nothing is
+ever truncated: a teacher that cannot see the end of its demonstration, or the student's question, teaches nonsense.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skill_contract.spec import PromptTemplate
+from skill_trainer.data import Record
+from skill_trainer.errors import PromptTooLong
+
+Message = dict[str, Any]
+Encode = Callable[[Sequence[Message], Sequence[dict[str, Any]]], list[int]]
+"""From chat messages and tools to the token ids of the prompt, up to where the assistant's answer begins."""
+
+PAPER = (
+    "\n{question}\n\nThis is an example for a response to the question:\n{demonstration}\n\n"
+    "Now answer with a response of your own, including the thinking process.\n"
+)
+"""Source: arXiv 2601.19897, section 3, with the line breaks of the authors' released code."""
+
+AGAIN = "Now answer the request above again."
+"""The user's new turn where the prompt ends in a tool's result, which cannot be said twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record, tokenised."""
+
+    id: str
+    student: tuple[int, ...]
+    """Token ids of x."""
+    teacher: tuple[int, ...]
+    """Token ids of (x, c)."""
+    target: tuple[int, ...]
+    """Token ids of the completion and the end of turn: what the SFT baseline learns; SDFT never looks at them."""
+    weight: float = 1.0
+
+
+def student_messages(record: Record) -> list[Message]:
+    """Returns x as chat messages."""
+    return list(record.messages)
+
+
+def teacher_messages(record: Record, template: PromptTemplate, demonstration: str | None = None) -> list[Message]:
+    """Returns (x, c) as chat messages.
+
+    `Default` shows the demonstration as the assistant's previous turn and asks the same question again; `Paper` puts it
+    into the last user turn. After a tool's result both add a user turn of their own.
+
+    Args:
+        demonstration: instead of the record's own, for the control with another record's.
+    """
+    shown = demonstration if demonstration is not None else record.demonstration
+    if shown is None:
+        raise ValueError(f"record {record.id!r} has no demonstration to show")
+    *before, last = record.messages
+    ends_in_user_turn = last["role"] == "user"
+    if template is PromptTemplate.PAPER:
+        question = last["content"] if ends_in_user_turn else ""
+        turn = {"role": "user", "content": PAPER.format(question=question, demonstration=shown)}
+        return [*before, turn] if ends_in_user_turn else [*record.messages, turn]
+    again = last if ends_in_user_turn else {"role": "user", "content": AGAIN}
+    return [*record.messages, {"role": "assistant", "content": shown}, again]
+
+
+def template_digest(template: PromptTemplate) -> str:
+    """Returns `sha256:<hex>` of a template's wording, so that a report says which words were in force."""
+    wording = PAPER if template is PromptTemplate.PAPER else f"(x, assistant: c, last of x | {AGAIN})"
+    return "sha256:" + hashlib.sha256(wording.encode()).hexdigest()
+
+
+def tokenize(record: Record, template: PromptTemplate, encode: Encode, target: Sequence[int]) -> Example:
+    """Returns the record's token ids; `target` are those of its completion, which only the SFT baseline reads."""
+    return Example(
+        id=record.id,
+        student=tuple(encode(student_messages(record), record.tools)),
+        teacher=tuple(encode(teacher_messages(record, template), record.tools)),
+        target=tuple(target),
+        weight=record.weight,
+    )
+
+
+def require_fit(prompts: Sequence[tuple[str, int]], *, context: int, max_new_tokens: int) -> None:
+    """Makes sure that every prompt leaves room for an answer of `max_new_tokens`.
+
+    Args:
+        prompts: name ("record 'r7', the teacher's prompt") and number of tokens of each.
+        context: the model's maximum number of tokens.
+
+    Raises:
+        PromptTooLong: with the numbers of the longest one and the count of the others.
+    """
+    room = context - max_new_tokens
+    too_long = sorted((prompt for prompt in prompts if prompt[1] > room), key=lambda prompt: -prompt[1])
+    if too_long:
+        name, tokens = too_long[0]
+        others = f" ({len(too_long) - 1} more are too long, too)" if len(too_long) > 1 else ""
+        raise PromptTooLong(
+            f"{name} has {tokens} tokens; with {max_new_tokens} new ones that is {tokens + max_new_tokens}, but the "
+            f"model's context is {context}{others}: shorten the prompt or its demonstration, or lower "
+            "method.rollout.maxNewTokens. Nothing is ever truncated"
+        )

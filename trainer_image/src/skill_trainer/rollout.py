@@ -1,0 +1,111 @@
+"""Answers of a model: sampled for training, greedy for scores. Nothing here is differentiable.
+
+Shape suffixes: B prompts, A those of them that still run, T tokens, C cached tokens, V vocabulary, N new tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skill_trainer.model import LanguageModel
+
+BATCH_ROWS = 32
+"""Prompts that are answered at the same time; a decode step reads all weights once, however many rows there are."""
+
+Choose = Callable[[Tensor, Tensor, int], Tensor]
+"""(logits_AV, which of the prompts these are [A], number of the new token) -> chosen tokens [A]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    tokens: tuple[int, ...]
+    """What was generated, the end-of-turn token included where it came."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each token at temperature 1, in nats."""
+    finished: bool
+    """False where the answer was cut at the limit."""
+
+
+def sample(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
+    generator: torch.Generator,
+) -> list[Answer]:  # fmt: skip
+    """Returns one answer per prompt, y ~ softmax(logits / temperature), from the model's current weights.
+
+    By inversion of the distribution function in fp64: one uniform number per prompt and token, drawn beforehand. So an
+    answer depends neither on when other rows end nor on how prompts are cut into batches.
+    """
+    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64).to(model.device)
+
+    def choose(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:
+        cumulative_AV = torch.softmax(logits_AV.double() / temperature, dim=-1).cumsum_(dim=-1)
+        threshold_A1 = uniform_BN[rows_A, number, None] * cumulative_AV[:, -1:]
+        chosen_A = torch.searchsorted(cumulative_AV, threshold_A1, right=True).squeeze(1)
+        return chosen_A.clamp_(max=logits_AV.shape[1] - 1)  # a product that rounded up to the total
+
+    return _generate(model, prompts, max_new_tokens, choose)
+
+
+def greedy(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_rows: int = BATCH_ROWS,
+    between: Callable[[], None] = lambda: None,
+) -> list[Answer]:  # fmt: skip
+    """Returns the most probable tokens, in the prompts' order.
+
+    Similar lengths share a batch; `between` is called after each.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_rows):
+        rows = order[start : start + batch_rows]
+        batch = _generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
+        answers.update(zip(rows, batch, strict=True))
+        between()
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _most_probable(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:  # noqa: ARG001 - a Choose
+    return logits_AV.argmax(-1)
+
+
+@torch.no_grad()
+def _generate(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: Choose
+) -> list[Answer]:
+    tokens: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    ends = torch.tensor(model.tokens.end_of_turn, device=model.device)
+    rows_A = torch.arange(len(prompts), device=model.device)
+    input_AT, mask_AC = _left_padded(prompts, model)
+    cache = model.new_cache()
+    for number in range(max_new_tokens):
+        logits_AV = model.next_logits(input_AT, mask_AC, cache)
+        chosen_A = choose(logits_AV, rows_A, number)
+        logprob_A = torch.log_softmax(logits_AV, -1).gather(1, chosen_A[:, None]).squeeze(1)
+        for row, token, logprob in zip(rows_A.tolist(), chosen_A.tolist(), logprob_A.tolist(), strict=True):
+            tokens[row].append(token)
+            logprobs[row].append(logprob)
+        running_A = ~torch.isin(chosen_A, ends)
+        if not running_A.all():  # rows that have ended are dropped, not padded
+            kept = running_A.nonzero().squeeze(1)
+            rows_A, chosen_A, mask_AC = rows_A[kept], chosen_A[kept], mask_AC[kept]
+            cache.batch_select_indices(kept)
+        if not len(rows_A):
+            break
+        input_AT, mask_AC = chosen_A[:, None], torch.cat([mask_AC, mask_AC.new_ones(len(rows_A), 1)], dim=1)
+    unfinished = set(rows_A.tolist())
+    return [Answer(tuple(tokens[b]), tuple(logprobs[b]), b not in unfinished) for b in range(len(prompts))]
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:
+    longest = max(len(prompt) for prompt in prompts)
+    tokens_BT = torch.full((len(prompts), longest), model.tokens.end_of_turn[0])
+    mask_BT = torch.zeros((len(prompts), longest), dtype=torch.long)
+    for b, prompt in enumerate(prompts):
+        tokens_BT[b, longest - len(prompt) :] = torch.tensor(prompt)
+        mask_BT[b, longest - len(prompt) :] = 1
+    return tokens_BT.to(model.device), mask_BT.to(model.device)

@@ -1,0 +1,41 @@
+"""The learning rate and the order of the data, as pure functions of the step: a resumed run has nothing to restore."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+
+from skill_contract.spec import Method, Optimizer
+
+
+def total_steps(method: Method, num_examples: int) -> int:
+    """Returns `steps` where given, else as many as it takes to see every example `epochs` times."""
+    return method.steps or math.ceil(num_examples * method.epochs / method.batch_size)
+
+
+def learning_rate(step: int, total: int, optimizer: Optimizer) -> float:
+    """Returns the learning rate of a step (from 0): linear warm-up, then constant or half a cosine towards 0."""
+    if step < optimizer.warmup_steps:
+        return optimizer.learning_rate * (step + 1) / (optimizer.warmup_steps + 1)
+    if optimizer.schedule == "Constant":
+        return optimizer.learning_rate
+    progress = (step - optimizer.warmup_steps) / max(1, total - optimizer.warmup_steps)
+    return optimizer.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def generator(seed: int, purpose: str, counter: int) -> torch.Generator:
+    """Returns the generator of one purpose and step; on the CPU whatever the device: draws are equal everywhere."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{counter}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def batch_indices(step: int, batch_size: int, num_examples: int, seed: int) -> list[int]:
+    """Returns which examples a step sees: `batch_size` consecutive ones of an endless row of shuffled epochs."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    orders = {
+        epoch: torch.randperm(num_examples, generator=generator(seed, "epoch", epoch)).tolist()
+        for epoch in {position // num_examples for position in positions}
+    }
+    return [orders[position // num_examples][position % num_examples] for position in positions]
