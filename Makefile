@@ -36,6 +36,10 @@ format: .venv/synced ## Format and fix what can be fixed
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+.PHONY: crds
+crds: .venv/synced ## Carry crds/ to the chart's copy and to docs/api.md
+	$(PYTHON) crds/generate.py
+
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
 	$(PYTHON) -m tests.cluster down

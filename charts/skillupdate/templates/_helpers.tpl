@@ -1,0 +1,102 @@
+{{- define "skillupdate.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 44 characters, which leaves room for -release-finalizers within 63. */}}
+{{- define "skillupdate.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 44 | trimSuffix "-" -}}
+{{- else if contains (include "skillupdate.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 44 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "skillupdate.name" .) | trunc 44 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "skillupdate.selector" -}}
+app.kubernetes.io/name: {{ include "skillupdate.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "skillupdate.labels" -}}
+{{ include "skillupdate.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: skillupdate
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "skillupdate.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "skillupdate.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed where serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* One image reference: call with (list . .Values.image.operator). */}}
+{{- define "skillupdate.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* What the operator may do, in one namespace or in all: no Secrets, no Namespaces, no wildcards, and of a Deployment only a patch. */}}
+{{- define "skillupdate.rules" -}}
+- apiGroups: [sdft.dev]
+  resources: [skillupdates]
+  verbs: [get, list, watch, patch]  # patch: the finalizer
+- apiGroups: [sdft.dev]
+  resources: [skillupdates/status]
+  verbs: [get, patch]
+- apiGroups: [sdft.dev]
+  resources: [skillupdates/finalizers]
+  verbs: [update]  # to be an owner that blocks deletion, where OwnerReferencesPermissionEnforcement is on
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, patch]  # patch: the one annotation sdft.dev/weights
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [get, list, watch]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{- define "skillupdate.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "skillupdate.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "skillupdate.environment" -}}
+- {name: SKILL_TRAINER_IMAGE, value: {{ include "skillupdate.image" (list . .Values.image.trainer) | quote }}}
+- {name: SKILL_STORE_IMAGE, value: {{ include "skillupdate.image" (list . .Values.image.store) | quote }}}
+- {name: SKILL_IMAGE_PULL_POLICY, value: {{ .Values.image.pullPolicy | quote }}}
+- {name: SKILL_NAMESPACES, value: {{ join "," .Values.watchNamespaces | quote }}}
+- {name: SKILL_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
+- {name: SKILL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,254 @@
+"""The Helm chart: what it renders, what its schema refuses, and whether a real API server takes it."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+
+from skill_operator.settings import read_settings
+from tests.api.crd import CRD, CRD_FILE, ROOT
+from tests.cluster.binaries import binary
+from tests.cluster.console import ClusterError, run
+from tests.cluster.controlplane import ControlPlane
+
+CHART = ROOT / "charts/skillupdate"
+NAMESPACE = "skillupdate-system"
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+EVERYTHING = {
+    "imagePullSecrets": [{"name": "registry"}],
+    "image": {"pullPolicy": "Always", "operator": {"digest": DIGEST}},
+    "serviceAccount": {"annotations": {"example.com/role": "operator"}},
+    "extraEnv": [{"name": "SKILL_STATUS_SECONDS", "value": "30"}],
+    "logFormat": "text",
+    "priorityClassName": "system-cluster-critical",
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "control-plane", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "podAnnotations": {"example.com/a": "1"},
+    "podLabels": {"example.com/b": "2"},
+    "metrics": {
+        "service": {"annotations": {"example.com/c": "3"}},
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "podMonitor": {"enabled": True},
+    },
+    "networkPolicy": {"enabled": True},
+}
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": EVERYTHING,
+    "namespaced": {"watchNamespaces": ["team-a", "team-b"]},
+    "namespaced-everything": {**EVERYTHING, "watchNamespaces": ["team-a"]},
+    "least": {
+        "crds": {"enabled": False},
+        "aggregateRoles": False,
+        "releaseFinalizersOnUninstall": False,
+        "serviceAccount": {"create": False, "name": "operator"},
+        "metrics": {"service": {"enabled": False}},
+        "resources": {},
+    },
+    "renamed": {"fullnameOverride": "a" * 63},
+}
+EACH = pytest.mark.parametrize("values", VARIATIONS.values(), ids=list(VARIATIONS))
+
+
+def helm(*args: str, values: dict[str, Any] | None = None) -> str:
+    return run([binary("helm"), *args, "--values", "-"], stdin=yaml.safe_dump(values or {}))
+
+
+def render(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the objects of the chart, hooks included."""
+    flags = ["--kube-version=1.34.4", f"--namespace={NAMESPACE}"]
+    return [
+        document
+        for document in yaml.safe_load_all(helm("template", "r", str(CHART), *flags, values=values))
+        if document
+    ]
+
+
+def of_kind(objects: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
+    return [each for each in objects if each["kind"] in kinds]
+
+
+def operator_deployment(values: dict[str, Any]) -> dict[str, Any]:
+    (deployment,) = of_kind(render(values), "Deployment")
+    return deployment
+
+
+def environment(values: dict[str, Any]) -> dict[str, str]:
+    (container,) = operator_deployment(values)["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+
+
+def test_the_copies_of_the_crd_are_equal():
+    assert (CHART / "files" / CRD_FILE.name).read_bytes() == CRD_FILE.read_bytes(), "run `make crds`"
+    (rendered,) = of_kind(render({}), "CustomResourceDefinition")
+    assert rendered["spec"] == CRD["spec"]
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_crd():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "crds/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    page = (ROOT / "docs/api.md").read_text()
+    assert generate.page_with_tables(page, CRD_FILE.read_text()) == page, "run `make crds`"
+    assert '| `gates.retention.maxDrop` | string | `"0.02"` |' in page
+
+
+def test_uninstalling_keeps_the_crd_unless_told():
+    for values, policy in [({}, "keep"), ({"crds": {"keep": False}}, None)]:
+        (crd,) = of_kind(render(values), "CustomResourceDefinition")
+        assert crd["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == policy
+    assert not of_kind(render({"crds": {"enabled": False}}), "CustomResourceDefinition")
+
+
+@EACH
+def test_lint(values):
+    helm("lint", str(CHART), "--strict", "--kube-version=1.34.4", values=values)
+
+
+@EACH
+def test_names_are_unique_and_placed(values):
+    objects = render(values)
+    names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
+    assert len(names) == len(set(names))
+    cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+    assert all((kind in cluster_wide) == (namespace is None) for kind, namespace, _ in names)
+
+
+@EACH
+def test_no_rule_reads_secrets_or_has_a_wildcard(values):
+    roles = [
+        role
+        for role in of_kind(render(values), "Role", "ClusterRole")
+        if not role["metadata"]["name"].endswith(("-view", "-edit"))
+    ]
+    assert roles
+    for rule in [rule for role in roles for rule in role["rules"]]:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        forbidden = {"secrets", "configmaps", "namespaces", "nodes", "pods/exec", "pods/log", "serviceaccounts/token"}
+        assert not forbidden & set(rule["resources"])
+        assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
+
+
+def test_a_role_in_each_watched_namespace_and_none_for_the_cluster():
+    objects = render({"watchNamespaces": ["team-a", "team-b"], "aggregateRoles": False})
+    assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
+    assert [each["metadata"]["namespace"] for each in of_kind(objects, "Role")] == ["team-a", "team-b"]
+    assert {each["subjects"][0]["namespace"] for each in of_kind(objects, "RoleBinding")} == {NAMESPACE}
+
+
+@EACH
+def test_the_operator_can_read_its_settings(values):
+    settings = read_settings(environment(values))
+    assert settings.trainer_image == "skillupdate/trainer:0.1.0"
+    assert settings.store_image == "skillupdate/store:0.1.0"
+    assert settings.watched == tuple(values.get("watchNamespaces", ()))
+    assert settings.log_format == values.get("logFormat", "json")
+    assert settings.image_pull_policy == values.get("image", {}).get("pullPolicy", "")
+
+
+def test_the_ports_are_those_of_the_operator():
+    settings = read_settings(environment({}))
+    (container,) = operator_deployment({})["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"health": settings.health_port, "metrics": settings.metrics_port}
+
+
+def test_a_digest_wins_over_a_tag():
+    values = {"image": {"operator": {"repository": "registry:5000/operator", "tag": "x", "digest": DIGEST}}}
+    (container,) = operator_deployment(values)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry:5000/operator@{DIGEST}"
+
+
+def test_one_operator_at_a_time():
+    spec = operator_deployment({})["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"watchNamespace": ["a"]}, "watchNamespace"),
+        ({"watchNamespaces": "team-a"}, r"watchNamespaces.*array"),
+        ({"watchNamespaces": ["Team A"]}, r"watchNamespaces.*pattern"),
+        ({"image": {"operator": "skillupdate/operator:1"}}, r"image.*operator.*object"),
+        ({"image": {"operator": {"digest": "latest"}}}, r"digest.*pattern.*sha256"),
+        ({"image": {"trainer": {"repository": ""}}}, r"repository"),
+        ({"image": {"pullPolicy": "Sometimes"}}, r"IfNotPresent"),
+        ({"logFormat": "xml"}, r"logFormat.*'json', 'text'"),
+        ({"resources": {"memory": "1Gi"}}, r"resources.*memory"),
+        ({"metrics": {"serviceMonitor": {"interval": 30}}}, r"interval.*string"),
+        ({"networkPolicy": {"apiServerPorts": []}}, r"apiServerPorts"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where serviceAccount.create is false"),
+        (
+            {"metrics": {"service": {"enabled": False}, "serviceMonitor": {"enabled": True}}},
+            "metrics.serviceMonitor needs metrics.service.enabled: true",
+        ),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_by_name(values, words):
+    with pytest.raises(ClusterError) as refused:
+        render(values)
+    assert re.search(words, str(refused.value)), refused.value
+
+
+def test_every_value_is_documented():
+    """Above or beside each top-level value, or its group, there are words."""
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    values = yaml.safe_load("\n".join(lines))
+    readme = (CHART / "README.md").read_text()
+    assert not [key for key in values if f"`{key}" not in readme]
+
+
+@pytest.fixture(scope="module")
+def restricted(control_plane: ControlPlane) -> Iterator[str]:
+    """A namespace that refuses pods outside the restricted Pod Security Standard."""
+    name = f"chart-{uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    control_plane.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(namespace))
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.api
+@EACH
+def test_a_real_api_server_takes_it(control_plane: ControlPlane, restricted, values):
+    ours = [each for each in render(values) if "monitoring.coreos.com" not in each["apiVersion"]]
+    for each in ours:  # the namespaces of the values do not exist here
+        if "namespace" in each["metadata"]:
+            each["metadata"]["namespace"] = restricted
+    # As JSON: Python would write the string "1e-5" without quotes, which YAML readers in Go take for a number.
+    ours_as_one = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
+    shown = control_plane.kubectl("apply", "--dry-run=server", "--filename=-", stdin=ours_as_one)
+    assert len(shown.splitlines()) == len(ours)
+
+
+@pytest.mark.api
+@EACH
+def test_the_pods_are_restricted(control_plane: ControlPlane, restricted, values):
+    """As bare pods: of a Deployment's template the API server only warns."""
+    templates = [each["spec"]["template"] for each in of_kind(render(values), "Deployment", "Job")]
+    assert len(templates) == (2 if values.get("releaseFinalizersOnUninstall", True) else 1)
+    for template in templates:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": restricted}}
+        pod["spec"] = {**template["spec"], "serviceAccountName": "default"}
+        control_plane.kubectl("create", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump(pod))
+        for container in pod["spec"]["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.api
+def test_the_fixture_would_refuse_a_careless_pod(control_plane: ControlPlane, restricted):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": restricted}}
+    pod["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+    with pytest.raises(ClusterError, match="violates PodSecurity"):
+        control_plane.kubectl("create", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump(pod))
