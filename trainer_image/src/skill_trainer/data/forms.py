@@ -74,7 +74,7 @@ class _Message(_Form):
 
 class _Common(_Form):
     id: Text | None = None
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False, strict=False)
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     demonstration: Text | None = None
     answer: Text | None = None
     grader: GraderName | None = None
