@@ -25,6 +25,7 @@ from tests.cluster.processes import Processes
 SERVICE_RANGE, API_SERVICE = "10.96.0.0/16", "10.96.0.1"
 POD_RANGE = "10.244.0.0/16"
 LOOPBACK = "127.0.0.1"
+PROCESSES = ("kube-controller-manager", "kube-apiserver", "etcd")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End all parts, last started first; a temporary folder is removed."""
-        for name in ("kube-controller-manager", "kube-apiserver", "etcd"):
+        for name in PROCESSES:
             self.processes.stop(name, seconds=3)
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -49,10 +49,12 @@ def load(target: str, registry: Registry) -> Image:
         known = ", ".join([*TARGETS, *PROGRAMS])
         raise ClusterError(f"There is no image {target!r}; the images are {known}.")
     name, tag = f"skillupdate/{target}", _content_key(target)
-    with locked(_folder() / "build.lock"):
-        if registry.digest(name, tag) is None:
-            _push(_build(target), target, registry, f"{name}:{tag}")
     digest = registry.digest(name, tag)
+    if digest is None:
+        with locked(_folder() / "build.lock"):
+            if registry.digest(name, tag) is None:  # another process may have built it while this one waited
+                _push(_build(target), target, registry, f"{name}:{tag}")
+        digest = registry.digest(name, tag)
     if digest is None:
         raise ClusterError(f"The registry {registry.host} does not have {name}:{tag} although it was pushed.")
     return Image(f"{registry.host}/{name}:{tag}", digest)

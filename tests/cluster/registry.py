@@ -80,8 +80,8 @@ def at(data: Path) -> Registry:
 
 
 def _port(file: Path) -> int:
-    if file.exists() and _free(known := int(file.read_text())):
-        return known
+    if file.exists():
+        return int(file.read_text())
     port = next(port for port in range(FIRST_PORT, FIRST_PORT + 100) if _free(port))
     file.write_text(str(port))
     return port
