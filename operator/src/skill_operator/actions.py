@@ -1,0 +1,83 @@
+"""What a plan may ask for: small values, carried out by `reconcile`, each harmless when done twice.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class CreateJob:
+    """Create a Job; one that is already there with this update's uid is the same Job."""
+
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class PatchJob:
+    """Merge-patch a Job."""
+
+    name: str
+    patch: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteJob:
+    """Delete a Job and wait for its pods: it stays visible, as deleting, until the last of them is gone."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyWeights:
+    """Set the weights annotation of a Deployment's pod template by server-side apply; empty: give the field up."""
+
+    deployment: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer:
+    pass
+
+
+Action = CreateJob | PatchJob | DeleteJob | DeletePod | ApplyWeights | AddFinalizer | RemoveFinalizer
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One Kubernetes Event to be told."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An action that the API server did not accept, for a reason that a repetition will not change."""
+
+    action: Action
+    reason: str
+    """A Reason of the api module."""
+    message: str

@@ -1,0 +1,198 @@
+"""The SkillUpdate as the operator reads it, and every name that users meet: labels, condition types, phases, reasons.
+
+Pure. The meaning of `spec` is skill_contract's; this file adds what only the control plane needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from skill_contract.model import ContractError
+from skill_contract.spec import SkillUpdateSpec
+from skill_contract.step import UpdateIdentity
+
+GROUP = "sdft.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "SkillUpdate"
+PLURAL = "skillupdates"
+
+FIELD_MANAGER = "skill-operator"
+FINALIZER = f"{GROUP}/rollout"
+"""Held only while a rollout is under way, so that a deletion in its middle first brings the old weights back."""
+WEIGHTS_ANNOTATION = f"{GROUP}/weights"
+WEIGHTS_FIELD_PATH = f"metadata.annotations['{WEIGHTS_ANNOTATION}']"
+
+UPDATE_LABEL = f"{GROUP}/update"
+UPDATE_UID_LABEL = f"{GROUP}/update-uid"
+STEP_LABEL = f"{GROUP}/step"
+RUN_LABEL = f"{GROUP}/run"
+"""Number of the step's Job, from 1: a step whose answer was lost runs again under the next number."""
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+KUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
+
+STEP_CONTAINER = "step"
+
+
+class Phase(StrEnum):
+    """A summary for people; nothing is ever decided by it."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    SUSPENDED = "Suspended"
+    CHECKING = "Checking"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    PUBLISHING = "Publishing"
+    ROLLING_OUT = "RollingOut"
+    SOAKING = "Soaking"
+    ROLLING_BACK = "RollingBack"
+    REVERTING = "Reverting"
+    SUCCEEDED = "Succeeded"
+    REJECTED = "Rejected"
+    FAILED = "Failed"
+    ROLLED_BACK = "RolledBack"
+    REVERTED = "Reverted"
+
+
+class ConditionType(StrEnum):
+    READY = "Ready"
+    SUCCEEDED = "Succeeded"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    CHECKED = "Checked"
+    TRAINED = "Trained"
+    EVALUATED = "Evaluated"
+    PUBLISHED = "Published"
+    ROLLED_OUT = "RolledOut"
+    REVERTED = "Reverted"
+    SUSPENDED = "Suspended"
+    QUEUED = "Queued"
+    GITOPS_CONFLICT = "GitOpsConflict"
+    NOT_WIRED = "NotWired"
+    TARGET_BUSY = "TargetBusy"
+    SURGE_BLOCKED = "SurgeBlocked"
+
+
+MILESTONES = (
+    ConditionType.CHECKED, ConditionType.TRAINED, ConditionType.EVALUATED, ConditionType.PUBLISHED,
+    ConditionType.ROLLED_OUT, ConditionType.REVERTED,
+)  # fmt: skip
+"""Kept once reached or failed: their times are the durations of the stages."""
+
+
+class Reason(StrEnum):
+    """The operator's own reasons. Reasons of the steps come from their Outcome and are passed on as they are."""
+
+    NOTICED = "Noticed"
+    INVALID_SPEC = "InvalidSpec"
+    MULTI_NODE_UNSUPPORTED = "MultiNodeUnsupported"
+    NAME_CONFLICT = "NameConflict"
+    CREATE_REFUSED = "CreateRefused"
+    QUEUED = "Queued"
+    SUSPENDED = "Suspended"
+    DELETING = "Deleting"
+    CHECKING = "Checking"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    HEARTBEAT_LOST = "HeartbeatLost"
+    OUT_OF_MEMORY = "OutOfMemory"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    OUTCOME_LOST = "OutcomeLost"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    PUBLISHING = "Publishing"
+    PROMOTED = "Promoted"
+    ALREADY_APPLIED = "AlreadyApplied"
+    HEAD_MOVED = "HeadMoved"
+    TARGET_MISSING = "TargetMissing"
+    CONTAINER_MISSING = "ContainerMissing"
+    NOT_WIRED = "NotWired"
+    TARGET_BUSY = "TargetBusy"
+    ROLLING_OUT = "RollingOut"
+    SOAKING = "Soaking"
+    PROVING = "Proving"
+    PROGRESS_DEADLINE = "ProgressDeadline"
+    ENGINE_CRASH = "EngineCrash"
+    OUTPUT_MISMATCH = "OutputMismatch"
+    GITOPS_CONFLICT = "GitOpsConflict"
+    SUPERSEDED = "Superseded"
+    MANUAL_ROLLBACK = "ManualRollback"
+    ROLLING_BACK = "RollingBack"
+    ROLLBACK_FAILED = "RollbackFailed"
+    REVERTING = "Reverting"
+    REVERTED = "Reverted"
+    REVERT_REFUSED = "RevertRefused"
+
+
+@dataclass(frozen=True, slots=True)
+class SkillUpdate:
+    """One SkillUpdate object."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    created: str
+    """RFC 3339, as Kubernetes writes it; sorts by time."""
+    labels: Mapping[str, str]
+    deleting: bool
+    finalizers: tuple[str, ...]
+    spec: SkillUpdateSpec | None
+    problem: str
+    """Why `spec` could not be read; empty where it could."""
+    status: Mapping[str, Any]
+
+    @property
+    def identity(self) -> UpdateIdentity:
+        return UpdateIdentity(namespace=self.namespace, name=self.name, uid=self.uid)
+
+    @property
+    def holds_finalizer(self) -> bool:
+        return FINALIZER in self.finalizers
+
+
+def parse(body: Mapping[str, Any]) -> SkillUpdate:
+    """Returns the SkillUpdate in a raw object; never raises for what a user wrote: `problem` says what is wrong."""
+    metadata = body["metadata"]
+    spec, problem = _parse_spec(body.get("spec") or {})
+    return SkillUpdate(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 1),
+        resource_version=metadata.get("resourceVersion", ""),
+        created=metadata.get("creationTimestamp", ""),
+        labels=metadata.get("labels") or {},
+        deleting=bool(metadata.get("deletionTimestamp")),
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        spec=spec,
+        problem=problem,
+        status=body.get("status") or {},
+    )
+
+
+def _parse_spec(raw: Mapping[str, Any]) -> tuple[SkillUpdateSpec | None, str]:
+    try:
+        return SkillUpdateSpec.parse(dict(raw)), ""
+    except ContractError as error:
+        return None, str(error)
+
+
+def to_unix(time: str | None) -> float | None:
+    """Returns the Unix seconds of an RFC 3339 time; None for none or a broken one."""
+    try:
+        return datetime.fromisoformat(time).timestamp() if time else None
+    except ValueError:
+        return None
+
+
+def to_rfc3339(seconds: float) -> str:
+    """Returns Unix seconds as Kubernetes writes times: UTC, whole seconds."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

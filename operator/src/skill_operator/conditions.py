@@ -1,0 +1,55 @@
+"""How conditions are set: one rule for their times, and what settled means.
+
+Pure. Meaning and polarity of each condition: docs/operator.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from skill_operator.api import FINALIZER, ConditionType, to_rfc3339
+from skill_operator.status import Condition, Status
+
+MAX_MESSAGE = 32768
+"""meta/v1 Condition.message."""
+
+
+def put(status: Status, generation: int, now: float, *changes: Condition) -> Status:
+    """Returns the status with these conditions; a condition's time changes only when its truth does."""
+    conditions = {condition.type: condition for condition in status.conditions}
+    for change in changes:
+        before = conditions.get(change.type)
+        kept = before is not None and before.status == change.status
+        conditions[change.type] = change.model_copy(
+            update={
+                "message": change.message[:MAX_MESSAGE],
+                "observed_generation": generation,
+                "last_transition_time": before.last_transition_time if before and kept else to_rfc3339(now),
+            }
+        )
+    return status.model_copy(update={"conditions": tuple(conditions.values())})
+
+
+def without(status: Status, kinds: Iterable[str]) -> Status:
+    """Returns the status without the conditions of these types."""
+    dropped = set(kinds)
+    return status.model_copy(
+        update={"conditions": tuple(condition for condition in status.conditions if condition.type not in dropped)}
+    )
+
+
+def is_settled(body: Mapping[str, Any]) -> bool:
+    """Returns True for a raw SkillUpdate that needs no reconciliation: final, seen in its newest form, and released."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    truth = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
+    is_final = truth.get(ConditionType.SUCCEEDED) in {"True", "False"}
+    is_seen = status.get("observedGeneration") == metadata.get("generation")
+    is_held = FINALIZER in (metadata.get("finalizers") or ())
+    return is_final and is_seen and not is_held and not _revert_is_due(body, truth)
+
+
+def _revert_is_due(body: Mapping[str, Any], truth: Mapping[Any, Any]) -> bool:
+    wanted = bool((body.get("spec") or {}).get("revert"))
+    done = truth.get(ConditionType.REVERTED) in {"True", "False"}
+    return wanted and truth.get(ConditionType.SUCCEEDED) == "True" and not done

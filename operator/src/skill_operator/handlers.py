@@ -1,0 +1,173 @@
+"""kopf at work: it watches, and its handlers set flags. The only importer of kopf.
+
+A handler never awaits the network. Each unsettled update has one task, a Reconciler; events of the update, of its Jobs
+and pods, and of the Deployment that it rolls, wake it. Why no kopf daemons: `docs/decisions`, "Own tasks on kopf's
+watches".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from skill_operator.api import (
+    API_VERSION,
+    FIELD_MANAGER,
+    GROUP,
+    MANAGED_BY_LABEL,
+    PLURAL,
+    UPDATE_UID_LABEL,
+    VERSION,
+)
+from skill_operator.conditions import is_settled
+from skill_operator.kube import SKILL_UPDATES
+from skill_operator.reading import model_key
+from skill_operator.reconcile import Key, Reconciler, World
+
+logger = logging.getLogger(__name__)
+Body = Mapping[str, Any]
+
+
+class Desk:
+    """The reconcilers at work, by the uid of their update."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._reconcilers: dict[str, Reconciler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._models: dict[str, str] = {}
+
+    def attend(self, body: Body, *, is_gone: bool) -> None:
+        """Takes an update's event: starts its reconciler where there is work, and wakes whoever waits for it."""
+        metadata = body["metadata"]
+        uid, settled = metadata["uid"], is_settled(body)
+        model = model_key(((body.get("spec") or {}).get("model") or {}).get("uri", ""))
+        self._world.metrics.seen(uid, None if is_gone else (body.get("status") or {}).get("phase") or "Pending")
+        if uid in self._reconcilers:
+            self._reconcilers[uid].wake.set()
+        elif not settled and not is_gone:
+            self._start(Key(metadata["namespace"], metadata["name"], uid), model)
+        if is_gone or settled or (body.get("spec") or {}).get("suspend"):
+            self._wake_queue(model, uid)
+
+    def wake(self, uid: str) -> None:
+        """Takes an event of a child."""
+        if uid in self._reconcilers:
+            self._reconcilers[uid].wake.set()
+
+    def wake_rolling(self, target: str) -> None:
+        """Takes an event of a Deployment, `namespace/name`."""
+        for reconciler in self._reconcilers.values():
+            if target in reconciler.targets:
+                reconciler.wake.set()
+
+    def _wake_queue(self, model: str, but: str) -> None:
+        for uid, waiting in self._models.items():
+            if waiting == model and uid != but:
+                self.wake(uid)
+
+    def _start(self, key: Key, model: str) -> None:
+        reconciler = Reconciler(self._world, key)
+        self._reconcilers[key.uid] = reconciler
+        self._models[key.uid] = model
+        task = asyncio.create_task(self._work(reconciler), name=f"{key.namespace}/{key.name}")
+        self._tasks.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(self._tasks.discard)
+        self._world.metrics.active.set(len(self._reconcilers))
+
+    async def _work(self, reconciler: Reconciler) -> None:
+        key = reconciler.key
+        try:
+            await reconciler.run()
+        finally:
+            del self._reconcilers[key.uid]
+            del self._models[key.uid]
+            self._world.metrics.forget(key.namespace, key.name)
+            self._world.metrics.active.set(len(self._reconcilers))
+
+
+def registry(world: World) -> kopf.OperatorRegistry:
+    """Returns kopf's handlers: watches of updates, of our Jobs and pods, and of Deployments."""
+    handlers, desk = kopf.OperatorRegistry(), Desk(world)
+
+    def noted(kind: str) -> None:
+        world.metrics.last_watch.labels(kind).set(time.time())
+
+    @kopf.on.startup(id="crd", registry=handlers)
+    async def crd(**_: Any) -> None:
+        # Without the CRD kopf would start no watch, and say nothing.
+        if not await world.kube.is_served(SKILL_UPDATES):
+            raise kopf.PermanentError(f"the API server does not serve {API_VERSION} {PLURAL}: apply crds/ first")
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, id="update", registry=handlers)
+    async def update(event: Any, **_: Any) -> None:
+        noted("SkillUpdate")
+        desk.attend(event["object"], is_gone=event["type"] == "DELETED")
+
+    async def child(body: Body, **_: Any) -> None:
+        noted("child")
+        desk.wake((body["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL, ""))
+
+    kopf.on.event("batch", "v1", "jobs", id="job", registry=handlers)(child)
+    kopf.on.event("", "v1", "pods", id="pod", registry=handlers)(child)
+
+    @kopf.on.event("apps", "v1", "deployments", id="deployment", registry=handlers)
+    async def deployment(namespace: str | None, name: str | None, **_: Any) -> None:
+        noted("Deployment")
+        desk.wake_rolling(f"{namespace}/{name}")
+
+    @kopf.on.login(id="login", registry=handlers)
+    async def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    return handlers
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Returns kopf's settings; the reasons of each are in the study of kopf that the project began with."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True  # another kopf operator in the cluster must never pause this one
+    settings.scanning.disabled = True  # no rights on CRDs and namespaces needed
+    settings.posting.enabled = False  # events are ours, with names that make them unique
+    settings.watching.inactivity_timeout = 70
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 1.0
+    settings.watching.chunk_size = 500
+    ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+    settings.watching.label_selectors["batch", "v1", "jobs"] = ours
+    settings.watching.label_selectors["", "v1", "pods"] = ours
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 15, 30) + (60,) * 8
+    settings.networking.enforce_retry_after = True
+    settings.execution.max_workers = 4
+    settings.process.ultimate_exiting_timeout = 25
+    return settings
+
+
+async def watch(world: World, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Watches, and reconciles what is seen, until stopped; ends with an error where a watch cannot go on."""
+    namespaces = world.settings.watched
+    await kopf.operator(
+        registry=registry(world),
+        settings=kopf_settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        ready_flag=ready,
+        stop_flag=stop,
+    )
+
+
+def configure_logging(*, level: str, is_json: bool) -> None:
+    """Sets the format of the log: one line per change of an update."""
+    kopf.configure(log_format=kopf.LogFormat.JSON if is_json else kopf.LogFormat.PLAIN, quiet=True)
+    logging.getLogger("skill_operator").setLevel(level)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""Builders of child objects: from a SkillUpdate to plain dicts, one builder per child. Pure."""

@@ -1,0 +1,56 @@
+"""The one field of somebody else's Deployment that the operator owns: the weights annotation of its pod template.
+
+Pure. The body is for server-side apply: what it leaves out is given up, and goes when nobody else owns it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skill_contract.spec import Serving
+from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
+from skill_operator.status import Published
+
+
+def weights_of(version: Published) -> str:
+    """Returns the annotation that names a version: `<folder>@<digest of its manifest>`."""
+    return f"{version.uri}@{version.digest}"
+
+
+def digest_in(weights: str) -> str:
+    """Returns the digest in an annotation; empty where there is none."""
+    return weights.rpartition("@")[2] if "@" in weights else ""
+
+
+def version_uri(model_uri: str, version: str) -> str:
+    """Returns the folder of a version in a model repository."""
+    return f"{model_uri.rstrip('/')}/versions/{version}"
+
+
+def weights_patch(deployment: str, weights: str) -> dict[str, Any]:
+    """Returns the apply configuration that sets the annotation, or gives it up where `weights` is empty."""
+    annotations = {"annotations": {WEIGHTS_ANNOTATION: weights}} if weights else {}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": deployment},
+        "spec": {"template": {"metadata": annotations}},
+    }
+
+
+def wiring(model_uri: str, serving: Serving) -> str:
+    """Returns the lines that a target without the fetch init container has to get."""
+    return f"""\
+initContainers:
+- name: weights
+  image: <your registry>/skillupdate/store
+  args: [fetch, --to, /weights]
+  env:
+  - {{name: SKILL_DEFAULT, value: "{model_uri}"}}
+  - name: SKILL_WEIGHTS
+    valueFrom: {{fieldRef: {{fieldPath: "{WEIGHTS_FIELD_PATH}"}}}}
+  volumeMounts: [{{name: weights, mountPath: /weights}}]
+containers:
+- name: {serving.container}
+  volumeMounts: [{{name: weights, mountPath: /weights, readOnly: true}}]
+volumes: [{{name: weights, emptyDir: {{}}}}]"""

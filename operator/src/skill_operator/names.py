@@ -1,0 +1,35 @@
+"""Deterministic names of child objects, so that creating one twice meets the first (409) instead of making a second.
+
+Pure. Limits: a pod of an Indexed Job is called `<job>-<index>-<five characters>` and its hostname has to be a DNS label
+of at most 63 characters (Kubernetes, "Object Names and IDs"), which leaves 55 for the Job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+MAX_JOB_NAME = 63 - len("-0-abcde")
+_HASH_DIGITS = 5
+
+
+def job_name(update: str, uid: str, step: str, run: int = 1) -> str:
+    """Returns the name of a step's Job: `<update>-<step>-<hash>`.
+
+    The hash is of the update's uid and the run, so that a re-created SkillUpdate never meets the children of the one
+    that had its name before, and so that a step can run again beside what is left of its earlier run.
+    """
+    suffix = f"-{step}-{_hash(f'{uid}/{step}/{run}')}"
+    stem = update.replace(".", "-")[: MAX_JOB_NAME - len(suffix)].rstrip("-")
+    return stem + suffix
+
+
+def event_name(update: str, *identity: str) -> str:
+    """Returns the name of an Event: the same news about the same object gets the same name, and is told once."""
+    return f"{update}.{hashlib.sha256('/'.join(identity).encode()).hexdigest()[:16]}"
+
+
+def _hash(text: str) -> str:
+    # Letters only: a name that ends in a number could be mistaken for a pod index.
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+    letters = "bcdfghjklmnpqrstvwxz"
+    return "".join(letters[digest // len(letters) ** place % len(letters)] for place in range(_HASH_DIGITS))

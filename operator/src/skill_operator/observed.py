@@ -1,0 +1,140 @@
+"""What the operator sees of the world in one pass, as frozen facts.
+
+Pure. How they are read from raw Kubernetes objects: `reading`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skill_contract.manifest import FetchMessage
+from skill_contract.outcome import ExitCode, Outcome
+from skill_contract.progress import Progress
+from skill_operator.actions import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class StepPod:
+    """A pod of a step's Job."""
+
+    name: str
+    uid: str
+    node: str
+    ip: str
+    created: float
+    running: bool
+    deleting: bool
+    disrupted: bool
+    """Ended from outside (drain, preemption, node loss): it does not count as a failure."""
+    started: float | None
+    finished: float | None
+    exit_code: int | None
+    out_of_memory: bool
+    outcome: Outcome | None
+    message: str
+    """The termination message where it is not an Outcome: the end of the log."""
+    waiting: str
+    """Why the pod has not started, in Kubernetes' words."""
+
+    @property
+    def is_preempted(self) -> bool:
+        return self.disrupted or self.exit_code == ExitCode.PREEMPTED
+
+
+@dataclass(frozen=True, slots=True)
+class StepJob:
+    """A step's Job with its pods, the newest first."""
+
+    name: str
+    uid: str
+    step: str
+    run: int
+    deleting: bool
+    suspended: bool
+    complete: bool
+    failed: bool
+    failed_reason: str
+    failed_message: str
+    finished: float | None
+    failures: int
+    """Pods that failed and counted."""
+    deadline_seconds: int | None
+    pods: tuple[StepPod, ...]
+
+    @property
+    def is_over(self) -> bool:
+        return self.complete or self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPod:
+    """A pod of the serving target."""
+
+    name: str
+    ip: str
+    weights: str
+    """Its own annotation: the version that it was told to serve."""
+    ready: bool
+    deleting: bool
+    fetch: FetchMessage | None
+    """What its fetch container reported last."""
+    engine_restarts: int
+    engine_out_of_memory: bool
+    engine_last_exit: float | None
+    """When the engine last ended, Unix seconds."""
+    engine_message: str
+    unschedulable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The Deployment that serves the model, with its pods."""
+
+    name: str
+    weights: str
+    """The annotation of its pod template; empty where there is none."""
+    weights_manager: str
+    """Who wrote it last, by managedFields."""
+    fetch_container: str
+    """The init container that reads the annotation; empty where none does."""
+    containers: tuple[str, ...]
+    replicas: int
+    is_settled: bool
+    """Every replica is of the newest template, available, and nothing is left of an older one."""
+    state: str
+    """How far it is, in words."""
+    pods: tuple[ServingPod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another unsettled update: of the same model, or rolling the same target."""
+
+    namespace: str
+    name: str
+    uid: str
+    created: str
+    model: str
+    suspended: bool
+    is_active: bool
+    """It has left the queue."""
+    rolling: str
+    """`namespace/name` of the target that it is rolling; empty for none."""
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.created, self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    jobs: tuple[StepJob, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    progress: Progress | None = None
+    target: Target | None = None
+    refusals: tuple[Refusal, ...] = ()
+    """What the API server refused in this pass."""
+
+    def job(self, step: str) -> StepJob | None:
+        """Returns the newest run of a step."""
+        return max((job for job in self.jobs if job.step == step), key=lambda job: job.run, default=None)

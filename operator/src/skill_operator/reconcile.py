@@ -1,0 +1,349 @@
+"""One pass over one update (observe, plan, apply, write the status once), and the loop that makes passes.
+
+All that is imperative about an update is here; what to do is decided in `plan`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from skill_contract.step import Step
+from skill_operator import kube
+from skill_operator.actions import (
+    Action,
+    AddFinalizer,
+    ApplyWeights,
+    CreateJob,
+    DeleteJob,
+    DeletePod,
+    News,
+    PatchJob,
+    Refusal,
+    RemoveFinalizer,
+)
+from skill_operator.api import (
+    API_VERSION,
+    FIELD_MANAGER,
+    FINALIZER,
+    KIND,
+    UPDATE_UID_LABEL,
+    ConditionType,
+    Reason,
+    SkillUpdate,
+    parse,
+    to_unix,
+)
+from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, PODS, SKILL_UPDATES, Kube
+from skill_operator.manifests.serving import weights_patch
+from skill_operator.metrics import Metrics
+from skill_operator.names import event_name
+from skill_operator.observed import Neighbour, Observed, StepJob
+from skill_operator.plan import Plan, needs_neighbours, plan
+from skill_operator.reading import neighbour, selector, step_jobs, target
+from skill_operator.settings import Settings
+from skill_operator.status import merge_patch, read
+from skill_operator.trainer_client import TrainerClient
+
+logger = logging.getLogger(__name__)
+_QUIET = ("training", "progress", "gpuSeconds")
+"""Parts of the status that are progress only."""
+
+
+_LEAST_PAUSE = 0.5
+"""Seconds between two looks of which the first changed nothing: no plan can make a busy loop."""
+
+
+class Gone(Exception):  # noqa: N818 - not an error
+    """The update does not exist any more."""
+
+
+@dataclass(slots=True)
+class World:
+    """What passes share."""
+
+    settings: Settings
+    kube: Kube
+    trainers: TrainerClient
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which object: a re-created one of the same name is another."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Reconciler:
+    """Brings one update to its end, pass by pass."""
+
+    def __init__(self, world: World, key: Key) -> None:
+        self.world = world
+        self.key = key
+        self.wake = asyncio.Event()
+        self.targets: set[str] = set()
+        """`namespace/name` of the Deployments whose changes concern this update."""
+        self._written = float("-inf")
+        self._failures = 0
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Makes passes until nothing is left to do."""
+        while True:
+            self.wake.clear()  # before looking, so that nothing that happens meanwhile is lost
+            pause = await self._guarded_pass()
+            if pause is None and not self.wake.is_set():
+                return
+            await _first_of(self.wake, pause or 0)
+
+    async def _guarded_pass(self) -> float | None:
+        """Returns the seconds until the next pass, after a fault with growing pauses; None when all is done."""
+        metrics = self.world.metrics
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self.world.settings.pass_seconds):
+                pause = await self.one_pass()
+        except Gone:
+            return None
+        except kube.Conflict as conflict:
+            metrics.reconciles.labels("conflict").inc()
+            logger.debug("%s/%s: %s", self.key.namespace, self.key.name, conflict)
+            return self._backoff(0.2)
+        except (kube.KubeError, TimeoutError) as error:
+            metrics.reconciles.labels("error").inc()
+            logger.warning("%s/%s: %s", self.key.namespace, self.key.name, error or "the pass took too long")
+            return self._backoff(1.0)
+        except Exception:
+            metrics.reconciles.labels("crash").inc()
+            logger.exception("%s/%s: the pass failed", self.key.namespace, self.key.name)
+            return self._backoff(1.0)
+        self._failures = 0
+        metrics.reconciles.labels("ok").inc()
+        metrics.reconcile_seconds.observe(time.monotonic() - started)
+        metrics.last_success.set_to_current_time()
+        return pause
+
+    def _backoff(self, first: float) -> float:
+        self._failures += 1
+        return random.uniform(0.5, 1) * min(60.0, first * 2.0 ** min(self._failures - 1, 10))
+
+    async def one_pass(self) -> float | None:
+        """Returns the seconds until the next pass, None when nothing is left to do.
+
+        Raises:
+            Gone: the object is not there any more.
+            KubeError: the API server could not be asked, or somebody was faster.
+        """
+        raw = await self._fetch()
+        update = parse(raw)
+        seen = await self.observe(update)
+        now = time.time()
+        planned = plan(update, seen, self.world.settings.images, now)
+        version, refusals = await self._apply(update, planned.actions)
+        if refusals:
+            planned = plan(update, replace(seen, refusals=refusals), self.world.settings.images, now)
+        return await self._write(update, version, planned)
+
+    async def _fetch(self) -> Mapping[str, Any]:
+        raw = await self.world.kube.find(SKILL_UPDATES, self.key.namespace, self.key.name)
+        if raw is None or raw["metadata"]["uid"] != self.key.uid:
+            raise Gone
+        return raw
+
+    async def observe(self, update: SkillUpdate) -> Observed:
+        """Returns what there is to see; every read is fresh, so that the plan sees what the last pass did."""
+        api, namespace = self.world.kube, update.namespace
+        own = f"{UPDATE_UID_LABEL}={update.uid}"
+        # Jobs first: a Job that is seen complete has its pods' last words in any later list of pods.
+        raw_jobs = await api.list(JOBS, namespace, own)
+        jobs = step_jobs(raw_jobs, await api.list(PODS, namespace, own) if raw_jobs else [])
+        observed = Observed(jobs=jobs)
+        trainer = _running_trainer(jobs)
+        if trainer:
+            observed = replace(observed, progress=await self.world.trainers.progress(trainer))
+        if needs_neighbours(update):
+            observed = replace(observed, neighbours=await self._neighbours())
+        return await self._with_target(update, observed)
+
+    async def _neighbours(self) -> tuple[Neighbour, ...]:
+        watched: tuple[str | None, ...] = self.world.settings.watched or (None,)
+        raws = [raw for namespace in watched for raw in await self.world.kube.list(SKILL_UPDATES, namespace)]
+        return tuple(neighbour(raw) for raw in raws if not read(raw.get("status") or {}).is_final)
+
+    async def _with_target(self, update: SkillUpdate, observed: Observed) -> Observed:
+        serving = update.spec.serving if update.spec else None
+        if serving is None or (read(update.status).published is None and not _has_trained(observed)):
+            return observed
+        name = serving.target_ref.name
+        self.targets = {f"{update.namespace}/{name}"}
+        deployment = await self.world.kube.find(DEPLOYMENTS, update.namespace, name)
+        pods = await self.world.kube.list(PODS, update.namespace, selector(deployment)) if deployment else []
+        return replace(observed, target=target(deployment, pods, serving.container))
+
+    async def _apply(self, update: SkillUpdate, actions: tuple[Action, ...]) -> tuple[str, tuple[Refusal, ...]]:
+        """Returns the object's resourceVersion after the actions, and what was refused."""
+        version, refusals = update.resource_version, []
+        for action in actions:
+            try:
+                version = await self._carry_out(update, action, version)
+            except kube.Refused as error:
+                refusals.append(Refusal(action, Reason.CREATE_REFUSED, str(error)))
+            except _Occupied as error:
+                refusals.append(Refusal(action, error.reason, str(error)))
+        return version, tuple(refusals)
+
+    async def _carry_out(self, update: SkillUpdate, action: Action, version: str) -> str:
+        api, namespace = self.world.kube, update.namespace
+        match action:
+            case CreateJob():
+                await self._create(update, action)
+            case PatchJob():
+                await api.patch(JOBS, namespace, action.name, action.patch)
+            case DeleteJob():
+                await api.delete(JOBS, namespace, action.name, action.uid)
+            case DeletePod():
+                await api.delete(PODS, namespace, action.name, action.uid)
+            case ApplyWeights():
+                await self._apply_weights(namespace, action)
+            case AddFinalizer():
+                return await self._set_finalizers(update, version, {*update.finalizers, FINALIZER})
+            case RemoveFinalizer():
+                return await self._set_finalizers(update, version, {*update.finalizers} - {FINALIZER})
+        return version
+
+    async def _create(self, update: SkillUpdate, action: CreateJob) -> None:
+        try:
+            await self.world.kube.create(JOBS, action.manifest)
+        except kube.Conflict:
+            there = await self.world.kube.find(JOBS, update.namespace, action.name)
+            labels = (there or {}).get("metadata", {}).get("labels") or {}
+            if there and labels.get(UPDATE_UID_LABEL) != update.uid:
+                message = f"Job {action.name} exists and does not belong to this SkillUpdate: delete or rename it"
+                raise _Occupied(Reason.NAME_CONFLICT, message) from None
+
+    async def _apply_weights(self, namespace: str, action: ApplyWeights) -> None:
+        manifest = weights_patch(action.deployment, action.weights)
+        try:
+            await self.world.kube.apply(DEPLOYMENTS, namespace, manifest)
+        except kube.Conflict as conflict:
+            message = (
+                f"annotation sdft.dev/weights of Deployment {action.deployment} belongs to "
+                f"{kube.conflicting_managers(conflict)}: remove it from there (Git, most often), so that this operator "
+                "may set it"
+            )
+            raise _Occupied(Reason.GITOPS_CONFLICT, message) from conflict
+
+    async def _set_finalizers(self, update: SkillUpdate, version: str, finalizers: set[str]) -> str:
+        if finalizers == set(update.finalizers):
+            return version
+        patch = {"metadata": {"finalizers": sorted(finalizers), "resourceVersion": version}}
+        after = await self.world.kube.patch(SKILL_UPDATES, update.namespace, update.name, patch)
+        return str(after["metadata"].get("resourceVersion", version))
+
+    async def _write(self, update: SkillUpdate, version: str, planned: Plan) -> float | None:
+        """Writes the status where it changed, and mere progress not too often; returns when to look again."""
+        for news in planned.alerts:
+            await self._tell(update, news)
+        patch = merge_patch(update.status, planned.status)
+        if update.deleting and planned.requeue_after is None:
+            return None
+        if not patch:
+            return None if planned.requeue_after is None else max(planned.requeue_after, _LEAST_PAUSE)
+        due = self._written + self.world.settings.status_seconds - time.monotonic()
+        if due > 0 and not _is_urgent(update.status, planned.status):
+            return due if planned.requeue_after is None else max(min(due, planned.requeue_after), _LEAST_PAUSE)
+        body = {"metadata": {"resourceVersion": version}, "status": patch}
+        try:
+            await self.world.kube.patch(SKILL_UPDATES, update.namespace, update.name, body, part="status")
+        except kube.Missing:
+            raise Gone from None
+        self._written = time.monotonic()
+        self._report(update, planned)
+        for news in planned.news:
+            await self._tell(update, news)
+        return planned.requeue_after
+
+    def _report(self, update: SkillUpdate, planned: Plan) -> None:
+        created = to_unix(update.created) or time.time()
+        self.world.metrics.changed(update.namespace, update.name, update.status, planned.status, created)
+        ready = read(planned.status).condition(ConditionType.READY)
+        logger.info(
+            "%s/%s: %s: %s", update.namespace, update.name, planned.status["phase"], ready.message if ready else ""
+        )
+
+    async def _tell(self, update: SkillUpdate, news: News) -> None:
+        """Posts an Event; the same news has the same name, so it is told once, by however many operators."""
+        name = event_name(update.name, update.uid, news.reason, news.message)
+        if name in self._told:
+            return
+        self._told.add(name)
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": update.namespace},
+            "eventTime": now,
+            "reportingController": FIELD_MANAGER,
+            "reportingInstance": FIELD_MANAGER,
+            "action": news.reason,
+            "reason": news.reason,
+            "note": news.message[:1024],
+            "type": "Warning" if news.warning else "Normal",
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": update.namespace,
+                "name": update.name,
+                "uid": update.uid,
+            },
+        }
+        try:
+            await self.world.kube.create(EVENTS, event)
+        except kube.Conflict:
+            return
+        except kube.KubeError as error:
+            logger.warning("an event was lost: %s", error)
+
+
+class _Occupied(Exception):  # noqa: N818 - carries a reason to `_apply`
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _running_trainer(jobs: tuple[StepJob, ...]) -> str:
+    train = max((job for job in jobs if job.step == Step.TRAIN), key=lambda job: job.run, default=None)
+    pod = next((pod for pod in train.pods if pod.running and pod.ip), None) if train else None
+    return pod.ip if pod else ""
+
+
+def _has_trained(observed: Observed) -> bool:
+    job = observed.job(Step.TRAIN)
+    return job is not None and job.complete
+
+
+def _is_urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Returns whether more than progress changed; the wording of a condition that stays is progress, too."""
+
+    def essence(status: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in status.items() if key not in _QUIET}
+        kept["conditions"] = [(c["type"], c["status"], c.get("reason")) for c in status.get("conditions") or ()]
+        return kept
+
+    return essence(old) != essence(new)
+
+
+async def _first_of(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

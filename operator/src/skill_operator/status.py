@@ -1,0 +1,146 @@
+"""The status of a SkillUpdate as documents: what the operator knows and must not lose when old pods are gone.
+
+Pure. Unknown or broken parts are dropped on reading: whatever somebody writes into a status by hand, the next pass
+learns again from the children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, ValidationError
+
+from skill_contract.evaluation import Evaluation
+from skill_contract.manifest import VersionRef
+from skill_contract.model import Document
+
+
+class Part(Document):
+    """A part of the status: as every document, but keys that are not ours are ignored."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+
+class Condition(Part):
+    """One entry of `conditions` (meta/v1 Condition)."""
+
+    type: str
+    status: str
+    """`True`, `False` or `Unknown`."""
+    reason: str = ""
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
+class Published(Part):
+    version: str
+    digest: str
+    uri: str
+
+
+class Training(Part):
+    stage: str | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    eta_seconds: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    last_checkpoint_step: int | None = None
+    heartbeat_time: str | None = None
+    attempt: int = 0
+    """How many pods have started to train: 1 + restarts + preemptions, once the newest runs."""
+    restarts: int = 0
+    preemptions: int = 0
+
+
+class Rollback(Part):
+    reason: str
+    message: str
+    started_at: str
+    deadline: str
+
+
+class Rollout(Part):
+    previous: str = ""
+    """The annotation before: what a rollback goes back to. Empty: there was none, pods took their SKILL_DEFAULT."""
+    previous_digest: str = ""
+    candidate: str
+    pods_verified: str = ""
+    started_at: str
+    deadline: str
+    applied_at: str | None = None
+    """When the target was first seen with the candidate's annotation."""
+    verified_at: str | None = None
+    """Since when every pod is proved: the beginning of the soak."""
+    rollback: Rollback | None = None
+
+
+class Failure(Part):
+    reason: str
+    retriable: bool = False
+    exit_code: int | None = None
+    pod: str | None = None
+    node: str | None = None
+    message: str = ""
+
+
+class Status(Part):
+    """All of `status`. Its `conditions` are in the order of their types' first appearance."""
+
+    observed_generation: int = 0
+    phase: str = ""
+    progress: str | None = None
+    conditions: tuple[Condition, ...] = ()
+    parent: VersionRef | None = None
+    published: Published | None = None
+    training: Training | None = None
+    evaluation: Evaluation | None = None
+    rollout: Rollout | None = None
+    failure: Failure | None = None
+    start_time: str | None = None
+    completion_time: str | None = None
+    gpu_seconds: int | None = None
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def is_true(self, kind: str) -> bool:
+        condition = self.condition(kind)
+        return condition is not None and condition.status == "True"
+
+    def is_false(self, kind: str) -> bool:
+        condition = self.condition(kind)
+        return condition is not None and condition.status == "False"
+
+    @property
+    def is_final(self) -> bool:
+        """True once the update succeeded or failed for good."""
+        return self.is_true("Succeeded") or self.is_false("Succeeded")
+
+
+def read(raw: Mapping[str, Any]) -> Status:
+    """Returns the status in raw JSON, without the parts that cannot be read."""
+    try:
+        return Status.model_validate(raw)
+    except ValidationError as error:
+        broken = {problem["loc"][0] for problem in error.errors(include_url=False)}
+        return Status.model_validate({key: value for key, value in raw.items() if key not in broken})
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the JSON merge patch that turns `old` into `new`; empty where they are equal.
+
+    Source: RFC 7386; a key is removed by null, lists are replaced as a whole.
+    """
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            deeper = merge_patch(before, value)
+            if deeper:
+                patch[key] = deeper
+        elif value != before or key not in old:
+            patch[key] = value
+    return patch

@@ -1,0 +1,104 @@
+"""What a step's Job answered: its own last word where it could speak, Kubernetes' word where it could not.
+
+Pure. The termination message is the only channel for results; a Job without one that can be read has not answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skill_contract.outcome import ExitCode, Outcome, Result
+from skill_operator.api import Reason
+from skill_operator.observed import StepJob, StepPod
+from skill_operator.status import Failure
+
+MAX_RUNS = 5
+"""How often a step whose answer was lost, or whose question was not heard, is run anew."""
+_TAIL = 1024
+_JOB_REASONS = {
+    "BackoffLimitExceeded": Reason.RETRIES_EXHAUSTED,
+    "DeadlineExceeded": Reason.DEADLINE_EXCEEDED,
+}
+_KNOBS = {
+    "train": "raise spec.training.resources, or lower spec.method.batchSize or spec.method.rollout.maxNewTokens",
+    "check": "the training data or the model's configuration is larger than the check step's memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The end of a step's Job: exactly one of the three is set."""
+
+    outcome: Outcome | None = None
+    """Succeeded or Rejected."""
+    failure: Failure | None = None
+    lost: bool = False
+    """It ended well, but its pod was gone before its answer could be read: run it again, steps are idempotent."""
+
+
+def answer(job: StepJob) -> Said | None:
+    """Returns what a Job answered, or None while it still may."""
+    exhausted = next((pod for pod in job.pods if pod.out_of_memory), None)
+    if exhausted:
+        return Said(failure=_out_of_memory(job, exhausted))
+    if job.complete:
+        pod = next((pod for pod in job.pods if pod.outcome), None)
+        return _last_word(pod) if pod else Said(lost=True)
+    if job.failed:
+        return Said(failure=_failure(job))
+    return None
+
+
+def _last_word(pod: StepPod) -> Said:
+    outcome = pod.outcome
+    assert outcome is not None
+    if outcome.outcome in {Result.SUCCEEDED, Result.REJECTED}:
+        return Said(outcome=outcome)
+    return Said(failure=_located(pod, reason=outcome.reason, message=outcome.message))
+
+
+def _out_of_memory(job: StepJob, pod: StepPod) -> Failure:
+    knob = _KNOBS.get(job.step, "the step's memory is too small for the model's golden prompts")
+    message = f"pod {pod.name} ran out of memory on node {pod.node or 'unknown'}: {knob}, in a new SkillUpdate"
+    return _located(pod, reason=Reason.OUT_OF_MEMORY, message=message)
+
+
+def _failure(job: StepJob) -> Failure:
+    pod = next((pod for pod in job.pods if pod.exit_code), None)
+    reason = _JOB_REASONS.get(job.failed_reason, job.failed_reason or Reason.RETRIES_EXHAUSTED)
+    if pod is None:
+        return Failure(reason=reason, retriable=True, message=f"Job {job.name}: {job.failed_message or reason}")
+    if pod.outcome and pod.outcome.outcome in {Result.FAILED, Result.REJECTED}:
+        retriable = pod.exit_code != ExitCode.USER_ERROR
+        return _located(pod, reason=pod.outcome.reason, message=pod.outcome.message, retriable=retriable)
+    tail = pod.message.strip()[-_TAIL:] or "it left no message"
+    message = f"{job.step} ended {job.failures} times without a result, last with exit code {pod.exit_code}: {tail}"
+    return _located(pod, reason=reason, message=message, retriable=True)
+
+
+def _located(pod: StepPod, *, reason: str, message: str, retriable: bool = False) -> Failure:
+    return Failure(
+        reason=reason,
+        retriable=retriable,
+        exit_code=pod.exit_code,
+        pod=pod.name,
+        node=pod.node or None,
+        message=message,
+    )
+
+
+def lost_too_often(job: StepJob) -> Failure:
+    """Returns the failure of a step whose answer was lost in every run."""
+    message = (
+        f"the pods of {job.name} and of {job.run - 1} runs before it were gone before their results could be read: "
+        "something in the cluster removes finished pods at once"
+    )
+    return Failure(reason=Reason.OUTCOME_LOST, retriable=True, message=message)
+
+
+def why_waiting(job: StepJob) -> str:
+    """Returns why no pod of a running Job runs, in Kubernetes' words; empty where one does or will soon."""
+    if job.suspended:
+        return "its Job is suspended, by a queue such as Kueue or by hand"
+    newest = job.pods[0] if job.pods else None
+    return newest.waiting if newest and newest.exit_code is None else ""

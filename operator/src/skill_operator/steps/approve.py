@@ -1,0 +1,25 @@
+"""Approval: between a passed evaluation and anything that users notice, a person may want to look.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from skill_operator.api import Phase, Reason
+from skill_operator.steps.verdict import RESYNC_SECONDS, Facts, Verdict
+
+
+def approve(facts: Facts) -> Verdict | None:
+    """`gates.approval: Manual` waits for `spec.approved`; a rollout that has begun is not stopped by it."""
+    if facts.spec.gates.approval == "Automatic" or facts.spec.approved or facts.known.rollout is not None:
+        return None
+    assert facts.known.published is not None
+    return Verdict(
+        phase=Phase.AWAITING_APPROVAL,
+        reason=Reason.AWAITING_APPROVAL,
+        message=(
+            f"{facts.known.published.version} passed its gates and waits: look at status.evaluation and the report, "
+            "then set spec.approved to true"
+        ),
+        requeue_after=RESYNC_SECONDS,
+    )

@@ -1,0 +1,149 @@
+"""Before any work: is the object readable, wanted, and is it its turn?
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
+from skill_operator.api import ConditionType, Phase, Reason
+from skill_operator.reading import model_key
+from skill_operator.status import Failure
+from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict, fail
+
+
+def gone(facts: Facts) -> Verdict | None:
+    """A deleted update: nothing new is started; a rollout in its middle is first taken back (see `rollback`)."""
+    if not facts.update.deleting:
+        return None
+    rollout = facts.known.rollout
+    is_rolling = rollout is not None and not facts.known.is_final
+    if facts.update.holds_finalizer and is_rolling:
+        return None
+    actions = (RemoveFinalizer(),) if facts.update.holds_finalizer else ()
+    return Verdict(
+        phase=Phase(facts.known.phase or Phase.PENDING),
+        state=State.HELD,
+        reason=Reason.DELETING,
+        message="deleted: its Jobs go with it; weights and serving stay as they are",
+        actions=actions,
+        requeue_after=None,
+    )
+
+
+def settled(facts: Facts) -> Verdict | None:
+    """A final update stays as it ended; what is left is to let go of it."""
+    known = facts.known
+    if not known.is_final or (known.is_true(ConditionType.SUCCEEDED) and facts.spec.revert):
+        return None
+    ready = known.condition(ConditionType.READY)
+    return Verdict(
+        phase=Phase(known.phase),
+        state=State.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else State.FAILED,
+        reason=ready.reason if ready else Reason.PROMOTED,
+        message=ready.message if ready else "",
+        actions=(RemoveFinalizer(),) if facts.update.holds_finalizer else (),
+        requeue_after=None,
+    )
+
+
+def noticed(facts: Facts) -> Verdict | None:
+    """A new object: it gets its first status before anything is done, so that no tool takes it for healthy."""
+    if facts.known.condition(ConditionType.READY):
+        return None
+    return Verdict(
+        phase=Phase.PENDING,
+        reason=Reason.NOTICED,
+        message="the operator has seen this update",
+        requeue_after=0,
+    )
+
+
+def refused(facts: Facts) -> Verdict | None:
+    """The API server refused what the plan asked for: said at once, tried again later."""
+    creations = [refusal for refusal in facts.seen.refusals if isinstance(refusal.action, CreateJob)]
+    if not creations:
+        return None
+    return Verdict(
+        phase=Phase(facts.known.phase or Phase.PENDING),
+        state=State.STALLED,
+        reason=creations[0].reason,
+        message=creations[0].message,
+        requeue_after=LOOK_AGAIN_SECONDS,
+    )
+
+
+def multi_node(facts: Facts) -> Verdict | None:
+    """Several nodes need a JobSet, which this version does not make."""
+    nodes = facts.spec.training.nodes
+    if nodes == 1:
+        return None
+    message = (
+        f"spec.training.nodes is {nodes}, and this version of the operator trains on one node only (several come with "
+        "JobSet): create a new SkillUpdate with nodes: 1"
+    )
+    return fail(facts, Failure(reason=Reason.MULTI_NODE_UNSUPPORTED, message=message))
+
+
+def suspend(facts: Facts) -> Verdict | None:
+    """`spec.suspend`: the step is stopped and goes on from its checkpoint later; a rollout is finished first."""
+    if not facts.spec.suspend or facts.known.rollout is not None:
+        return None
+    running = [job for job in facts.seen.jobs if not job.is_over and not job.deleting]
+    return Verdict(
+        phase=Phase.SUSPENDED,
+        state=State.HELD,
+        reason=Reason.SUSPENDED,
+        message="spec.suspend is true: set it to false to go on from the last checkpoint",
+        actions=tuple(DeleteJob(job.name, job.uid) for job in running),
+        marks={ConditionType.SUSPENDED: "spec.suspend is true"},
+        requeue_after=RESYNC_SECONDS,
+    )
+
+
+def is_active(facts: Facts) -> bool:
+    """Returns True for an update that has left the queue."""
+    known = facts.known
+    waits = known.is_true(ConditionType.QUEUED) or known.is_true(ConditionType.SUSPENDED)
+    return known.start_time is not None and not waits
+
+
+def queue(facts: Facts) -> Verdict | None:
+    """One update of a model repository at a time, the oldest first; one that has begun goes before one that has not.
+
+    Two that begin in the same instant, under two operators, are both let through: the compare-and-swap of the
+    repository's head decides between them.
+    """
+    if is_active(facts):
+        return None
+    model = model_key(facts.spec.model.uri)
+    update = facts.update
+    place = (update.created, update.namespace, update.name)
+    before = [
+        other
+        for other in facts.seen.neighbours
+        if other.uid != update.uid and other.model == model and not other.suspended
+        if other.is_active or other.place < place
+    ]
+    if not before:
+        return _enter(facts)
+    first = min(before, key=lambda other: (not other.is_active, other.place))
+    message = f"{len(before)} before it for {model}: waits for {first.namespace}/{first.name}"
+    return Verdict(
+        phase=Phase.QUEUED,
+        reason=Reason.QUEUED,
+        message=message,
+        marks={ConditionType.QUEUED: message},
+        requeue_after=LOOK_AGAIN_SECONDS,
+    )
+
+
+def _enter(facts: Facts) -> Verdict:
+    """Its turn: recorded before the first Job, so that the next in the queue sees it."""
+    return Verdict(
+        phase=Phase.CHECKING,
+        reason=Reason.CHECKING,
+        message="its turn has come",
+        known=facts.learn(start_time=facts.known.start_time or facts.time),
+        requeue_after=0,
+    )

@@ -1,0 +1,140 @@
+"""Prove: soak, then let the promote step ask the served pods the golden prompts and move the head.
+
+Pure. The head moves after the proof and in the same step, so that what is head has been served and found equal to what
+was trained.
+"""
+
+from __future__ import annotations
+
+from skill_contract.manifest import VersionRef
+from skill_contract.outcome import Result
+from skill_contract.step import Pod, Step
+from skill_operator.actions import CreateJob
+from skill_operator.api import ConditionType, Phase, Reason, to_unix
+from skill_operator.manifests.job import promote_job
+from skill_operator.observed import StepJob
+from skill_operator.status import Failure, Status
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, why_waiting
+from skill_operator.steps.rollback import begin_rollback
+from skill_operator.steps.target import standing
+from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, fail, reached, succeed
+
+_RETRY_SECONDS = 10
+
+
+def learn_promotion(facts: Facts) -> Status:
+    """Returns what is known once the promote step has moved the head."""
+    job = facts.seen.job(Step.PROMOTE)
+    said = answer(job) if job else None
+    if facts.known.is_final or said is None or said.outcome is None or said.outcome.outcome != Result.SUCCEEDED:
+        return facts.known
+    return reached(facts, facts.known, ConditionType.ROLLED_OUT, said.outcome.reason, said.outcome.message)
+
+
+def promoted(facts: Facts) -> Verdict | None:
+    """The head has moved: the update is done, and from here on only a person takes it back."""
+    rolled_out = facts.known.condition(ConditionType.ROLLED_OUT)
+    published = facts.known.published
+    if rolled_out is None or rolled_out.status != "True" or published is None:
+        return None
+    served = f", served by {facts.spec.serving.target_ref.name}" if facts.spec.serving else ""
+    return succeed(facts, Reason.PROMOTED, f"{published.version} is the head of {facts.spec.model.uri}{served}")
+
+
+def soak(facts: Facts) -> Verdict | None:
+    """All pods serve the candidate: for some time, without a fault, before the head moves."""
+    rollout, serving = facts.known.rollout, facts.spec.serving
+    if rollout is None or serving is None:
+        return None
+    since = to_unix(rollout.verified_at)
+    assert since is not None, "soak comes after roll, which lets nothing through that is not verified"
+    left = since + serving.soak_seconds - facts.now
+    if left <= 0:
+        return None
+    return Verdict(
+        phase=Phase.SOAKING,
+        reason=Reason.SOAKING,
+        message=f"{rollout.pods_verified} pods verified; {serving.soak_seconds} s without a fault before promotion",
+        requeue_after=min(left, ROLLOUT_SECONDS),
+    )
+
+
+def ask(facts: Facts) -> Verdict | None:
+    """A promote Job that was started decides: until it has answered, and its no is a no, nothing else does."""
+    job = facts.seen.job(Step.PROMOTE)
+    if job is None or job.deleting:
+        return None
+    said = answer(job)
+    if said is None:
+        waiting = why_waiting(job)
+        message = f"the promote step cannot start: {waiting}" if waiting else "the promote step proves and promotes"
+        return Verdict(
+            phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+            reason=Reason.PROVING,
+            message=message,
+            requeue_after=ROLLOUT_SECONDS,
+        )
+    return _no(facts, job, said)
+
+
+def _no(facts: Facts, job: StepJob, said: Said) -> Verdict | None:
+    """Returns the end after a no; None where the question is to be asked again."""
+    if said.outcome:
+        return _withdraw(facts, Failure(reason=said.outcome.reason, message=said.outcome.message))
+    if said.failure and not said.failure.retriable:
+        return _withdraw(facts, said.failure)
+    if job.run >= MAX_RUNS:
+        return _withdraw(facts, said.failure or lost_too_often(job))
+    wait = (job.finished or facts.now) + _RETRY_SECONDS * 2 ** (job.run - 1) - facts.now
+    if wait <= 0:
+        return None
+    why = said.failure.message if said.failure else "its answer was lost"
+    return Verdict(
+        phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+        reason=said.failure.reason if said.failure else Reason.PROVING,
+        message=f"the promote step is tried again: {why}",
+        requeue_after=wait,
+    )
+
+
+def _withdraw(facts: Facts, failure: Failure) -> Verdict:
+    if facts.known.rollout is None:
+        return fail(facts, failure)
+    return begin_rollback(facts, failure.reason, failure.message)
+
+
+def promote(facts: Facts) -> Verdict:
+    """Starts the promote step: with the pods to be asked, or, where nothing is served, just to move the head."""
+    job = facts.seen.job(Step.PROMOTE)
+    published, parent = facts.known.published, facts.known.parent
+    assert published is not None
+    assert parent is not None
+    manifest = promote_job(
+        facts.update,
+        facts.spec,
+        facts.images,
+        version=VersionRef(version=published.version, digest=published.digest),
+        parent_digest=parent.digest,
+        pods=_served(facts),
+        run=job.run + 1 if job and not job.deleting else 1,
+    )
+    waits = job is not None and job.deleting
+    return Verdict(
+        phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+        reason=Reason.PROVING if facts.spec.serving else Reason.PUBLISHING,
+        message="the promote step proves what is served and moves the head",
+        actions=() if waits else (CreateJob(manifest),),
+        requeue_after=ROLLOUT_SECONDS,
+    )
+
+
+def _served(facts: Facts) -> tuple[Pod, ...]:
+    target, serving = facts.seen.target, facts.spec.serving
+    if target is None or serving is None:
+        return ()
+    pods = sorted(standing(target), key=lambda pod: pod.name)
+    return tuple(Pod(name=pod.name, url=f"http://{_host(pod.ip)}:{serving.port}") for pod in pods)
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip

@@ -1,0 +1,130 @@
+"""Revert: on a finished update a person asks for the version before; the head goes back first, then the pods.
+
+Pure. The head first, because that is what can be refused: a later update may stand on this one.
+"""
+
+from __future__ import annotations
+
+from skill_contract.manifest import VersionRef
+from skill_contract.outcome import Result
+from skill_operator.actions import Action, ApplyWeights, CreateJob
+from skill_operator.api import ConditionType, Phase, Reason
+from skill_operator.manifests.job import REVERT, promote_job
+from skill_operator.manifests.serving import digest_in
+from skill_operator.observed import StepJob
+from skill_operator.status import Rollout
+from skill_operator.steps.answers import MAX_RUNS, answer, why_waiting
+from skill_operator.steps.target import is_all, verified
+from skill_operator.steps.verdict import (
+    LOOK_AGAIN_SECONDS,
+    ROLLOUT_SECONDS,
+    Facts,
+    State,
+    Verdict,
+    missed,
+    reached,
+)
+
+
+def revert(facts: Facts) -> Verdict | None:
+    """`spec.revert` on a succeeded update: head and pods back to the version before, or why not."""
+    known = facts.known
+    if not (facts.spec.revert and known.is_true(ConditionType.SUCCEEDED)):
+        return None
+    reverted = known.condition(ConditionType.REVERTED)
+    if reverted:
+        phase = Phase.REVERTED if reverted.status == "True" else Phase.SUCCEEDED
+        state = State.SUCCEEDED if reverted.status == "True" else State.STALLED
+        return Verdict(phase=phase, state=state, reason=reverted.reason, message=reverted.message, requeue_after=None)
+    if known.rollout is None or known.published is None or known.parent is None:
+        return _refuse(facts, "this update has rolled out nothing, so there is no version before it to go back to")
+    return _move_head(facts) or _bring_back(facts, known.rollout)
+
+
+def _refuse(facts: Facts, message: str) -> Verdict:
+    known = missed(facts, facts.known, ConditionType.REVERTED, Reason.REVERT_REFUSED, message)
+    return Verdict(
+        phase=Phase.SUCCEEDED,
+        state=State.STALLED,
+        reason=Reason.REVERT_REFUSED,
+        message=message,
+        known=known,
+        requeue_after=None,
+    )
+
+
+def _move_head(facts: Facts) -> Verdict | None:
+    job = facts.seen.job(REVERT)
+    said = answer(job) if job else None
+    if job is None or (said and (said.lost or (said.failure and said.failure.retriable and job.run < MAX_RUNS))):
+        return _ask(facts, job)
+    if said is None:
+        waiting = why_waiting(job)
+        return _going_back(f"the promote step cannot start: {waiting}" if waiting else "the head is moved back")
+    if said.outcome and said.outcome.outcome == Result.SUCCEEDED:
+        return None
+    why = said.outcome.message if said.outcome else said.failure.message if said.failure else ""
+    return _refuse(facts, f"the head was not moved back, and serving is unchanged: {why}")
+
+
+def _ask(facts: Facts, job: StepJob | None) -> Verdict:
+    published, parent = facts.known.published, facts.known.parent
+    assert published is not None
+    assert parent is not None
+    manifest = promote_job(
+        facts.update,
+        facts.spec,
+        facts.images,
+        version=VersionRef(version=parent.version, digest=parent.digest),
+        parent_digest=published.digest,
+        step=REVERT,
+        run=job.run + 1 if job else 1,
+    )
+    return _going_back("the head is moved back", CreateJob(manifest))
+
+
+def _going_back(message: str, *actions: Action) -> Verdict:
+    return Verdict(
+        phase=Phase.REVERTING,
+        reason=Reason.REVERTING,
+        message=message,
+        actions=actions,
+        requeue_after=1 if actions else ROLLOUT_SECONDS,
+    )
+
+
+def _bring_back(facts: Facts, rollout: Rollout) -> Verdict:
+    target = facts.seen.target
+    if target is None:
+        return _done(facts, "the head is back; the Deployment is gone")
+    refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
+    if refusal:
+        return Verdict(
+            phase=Phase.REVERTING,
+            state=State.STALLED,
+            reason=refusal.reason,
+            message=refusal.message,
+            requeue_after=LOOK_AGAIN_SECONDS,
+        )
+    if target.weights == rollout.candidate:
+        apply = ApplyWeights(target.name, rollout.previous)
+        return _going_back(f"Deployment {target.name} is told the version before", apply)
+    if target.weights != rollout.previous:
+        return _done(facts, f"the head is back; the Deployment serves {target.weights!r}, by somebody else's hand")
+    digest = rollout.previous_digest or digest_in(rollout.previous)
+    back = verified(target, rollout.previous, digest)
+    if not is_all(target, back):
+        return _going_back(f"{len(back)}/{target.replicas} pods are back; {target.state}")
+    return _done(facts, f"head and all {len(back)} pods are back at {digest or 'the version before'}")
+
+
+def _done(facts: Facts, message: str) -> Verdict:
+    known = reached(facts, facts.known, ConditionType.REVERTED, Reason.REVERTED, message)
+    return Verdict(
+        phase=Phase.REVERTED,
+        state=State.SUCCEEDED,
+        reason=Reason.REVERTED,
+        message=message,
+        known=known,
+        requeue_after=None,
+    )

@@ -1,0 +1,227 @@
+"""Roll: bring the candidate to the serving target, pod by pod, with a proof from each pod that it has it.
+
+Pure. Nothing is applied before it is written down what to go back to.
+"""
+
+from __future__ import annotations
+
+from skill_contract.spec import Serving
+from skill_operator.actions import AddFinalizer, ApplyWeights
+from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
+from skill_operator.manifests.serving import digest_in, version_uri, weights_of, wiring
+from skill_operator.observed import Target
+from skill_operator.status import Failure, Published, Rollout, Status
+from skill_operator.steps.rollback import begin_rollback
+from skill_operator.steps.target import fault, is_all, served_digest, standing, verified
+from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail
+
+
+def learn_rollout(facts: Facts) -> Status:
+    """Returns what is known of a rollout: that its annotation has arrived, and how many pods are on the candidate."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None or rollout.rollback or target is None or facts.known.is_final:
+        return facts.known
+    if facts.known.is_true(ConditionType.ROLLED_OUT) or target.weights != rollout.candidate:
+        return facts.known
+    published = _published(facts)
+    on_candidate = verified(target, rollout.candidate, published.digest)
+    everywhere = is_all(target, on_candidate)
+    changes = {
+        "applied_at": rollout.applied_at or facts.time,
+        "pods_verified": f"{len(on_candidate)}/{target.replicas}",
+        # One pod that is lost in the soak begins it anew: what counts is a span in which all served.
+        "verified_at": (rollout.verified_at or facts.time) if everywhere else None,
+    }
+    return facts.learn(rollout=rollout.model_copy(update=changes))
+
+
+def _published(facts: Facts) -> Published:
+    assert facts.known.published is not None, "a rollout without a published version"
+    return facts.known.published
+
+
+def prepare(facts: Facts) -> Verdict | None:
+    """Before a rollout: the target exists, reads the annotation, is healthy; what to go back to is written down."""
+    serving = facts.spec.serving
+    if serving is None or facts.known.rollout is not None:
+        return None
+    target = facts.seen.target
+    if target is None:
+        message = (
+            f"Deployment {serving.target_ref.name} does not exist in namespace {facts.update.namespace}: create it"
+        )
+        return _person_needed(Reason.TARGET_MISSING, message)
+    return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, serving, target)
+
+
+def _person_needed(reason: Reason, message: str, mark: ConditionType | None = None) -> Verdict:
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        state=State.STALLED,
+        reason=reason,
+        message=message,
+        marks={mark: message} if mark else {},
+        requeue_after=LOOK_AGAIN_SECONDS,
+    )
+
+
+def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
+    if serving.container not in target.containers:
+        message = (
+            f"Deployment {target.name} has no container {serving.container!r}, only {', '.join(target.containers)}: "
+            "spec.serving.container is immutable, so rename the container or create a new SkillUpdate"
+        )
+        return _person_needed(Reason.CONTAINER_MISSING, message)
+    if not target.fetch_container:
+        message = (
+            f"no init container of Deployment {target.name} reads the annotation sdft.dev/weights, so new weights "
+            f"would never reach it; add to its pod template:\n{wiring(facts.spec.model.uri, serving)}"
+        )
+        return _person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
+    return None
+
+
+def _busy(facts: Facts, target: Target) -> Verdict | None:
+    """Waits, until the deadline, for a target that is rolling or unhealthy: a fault there would be taken for ours."""
+    key = f"{facts.update.namespace}/{target.name}"
+    other = next((n for n in facts.seen.neighbours if n.rolling == key and n.uid != facts.update.uid), None)
+    healthy = is_all(target, tuple(pod for pod in standing(target) if pod.ready))
+    if healthy and other is None:
+        return None
+    why = f"SkillUpdate {other.namespace}/{other.name} is rolling it" if other else target.state
+    busy = facts.known.condition(ConditionType.TARGET_BUSY)
+    since = to_unix(busy.last_transition_time) if busy else None
+    serving = facts.spec.serving
+    assert serving is not None
+    if since is not None and facts.now > since + serving.progress_deadline_seconds:
+        message = f"Deployment {target.name} was not healthy for {serving.progress_deadline_seconds} s: {why}"
+        return fail(facts, Failure(reason=Reason.TARGET_BUSY, message=message, retriable=True))
+    message = f"waits for Deployment {target.name}: {why}"
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        reason=Reason.TARGET_BUSY,
+        message=message,
+        marks={ConditionType.TARGET_BUSY: message},
+        requeue_after=ROLLOUT_SECONDS,
+    )
+
+
+def _write_down(facts: Facts, serving: Serving, target: Target) -> Verdict:
+    candidate = weights_of(_published(facts))
+    previous, digest = _before(facts, target)
+    if target.weights == candidate:  # this status was lost in the middle of the rollout: the parent is what was before
+        previous, digest = _parent(facts)
+    rollout = Rollout(
+        previous=previous,
+        previous_digest=digest,
+        candidate=candidate,
+        pods_verified=f"0/{target.replicas}",
+        started_at=facts.time,
+        deadline=to_rfc3339(facts.now + serving.progress_deadline_seconds),
+    )
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        reason=Reason.ROLLING_OUT,
+        message=f"rolling Deployment {target.name} to {_published(facts).version}",
+        known=facts.learn(rollout=rollout),
+        actions=(AddFinalizer(),),
+        requeue_after=0,
+    )
+
+
+def _before(facts: Facts, target: Target) -> tuple[str, str]:
+    """Returns the annotation to go back to, and the digest that its pods really have."""
+    return target.weights, served_digest(target) or digest_in(target.weights) or _parent(facts)[1]
+
+
+def _parent(facts: Facts) -> tuple[str, str]:
+    parent = facts.known.parent
+    assert parent is not None, "published without a parent"
+    version = Published(
+        version=parent.version, digest=parent.digest, uri=version_uri(facts.spec.model.uri, parent.version)
+    )
+    return weights_of(version), parent.digest
+
+
+def roll(facts: Facts) -> Verdict | None:
+    """Every pod on the candidate; a fault, a stranger's hand or the deadline ends it before."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None:
+        return None
+    if target is None:
+        message = "the Deployment was deleted during the rollout; the version stays published and is not the head"
+        return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
+    if target.weights != rollout.candidate:
+        return _elsewhere(facts, rollout, target)
+    found = fault(target, rollout.candidate, to_unix(rollout.verified_at))
+    if found:
+        return begin_rollback(facts, found.reason, found.message)
+    return None if rollout.verified_at else _arriving(facts, rollout, target)
+
+
+def _arriving(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
+    deadline = to_unix(rollout.deadline)
+    if deadline is not None and facts.now > deadline:
+        message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {_state(target)}"
+        return begin_rollback(facts, Reason.PROGRESS_DEADLINE, message)
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        reason=Reason.ROLLING_OUT,
+        message=f"{rollout.pods_verified} pods verified; {_state(target)}",
+        marks=_surge(target),
+        requeue_after=ROLLOUT_SECONDS,
+    )
+
+
+def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
+    """The target is not told the candidate: not yet, or not any more."""
+    if target.weights == rollout.previous and rollout.applied_at is None:
+        return _apply(facts, rollout, target)
+    who = f" by {target.weights_manager}" if target.weights_manager else ""
+    if target.weights == rollout.previous:
+        message = f"Deployment {target.name} was taken back{who} during the rollout: a person decided, nothing is done"
+        return fail(facts, Failure(reason=Reason.MANUAL_ROLLBACK, message=message), phase=Phase.ROLLED_BACK)
+    message = (
+        f"annotation sdft.dev/weights of Deployment {target.name} was changed{who} to {target.weights!r} during the "
+        "rollout: nothing is done against it"
+    )
+    return fail(facts, Failure(reason=Reason.SUPERSEDED, message=message))
+
+
+def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
+    refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
+    if refusal:
+        failure = Failure(reason=refusal.reason, message=refusal.message)
+        is_conflict = refusal.reason == Reason.GITOPS_CONFLICT
+        marks: dict[str, str] = {ConditionType.GITOPS_CONFLICT: refusal.message} if is_conflict else {}
+        return fail(facts, failure, marks=marks)
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        reason=Reason.ROLLING_OUT,
+        message=f"rolling Deployment {target.name}",
+        # Once more where the first was lost together with its operator: deleting needs the finalizer.
+        actions=(*_held(facts), ApplyWeights(target.name, rollout.candidate)),
+        requeue_after=0.5,
+    )
+
+
+def _held(facts: Facts) -> tuple[AddFinalizer, ...]:
+    return () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
+
+
+def _state(target: Target) -> str:
+    fetching = [p.fetch for p in standing(target) if p.fetch and p.fetch.outcome != "Fetched"]
+    trouble = f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}" if fetching else ""
+    return f"{target.state}{trouble}"
+
+
+def _surge(target: Target) -> dict[str, str]:
+    stuck = next((pod for pod in standing(target) if "Insufficient" in pod.unschedulable), None)
+    if stuck is None:
+        return {}
+    return {
+        ConditionType.SURGE_BLOCKED: (
+            f"no node has room for one more pod ({stuck.unschedulable}); to replace pods in place, set "
+            "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} in the Deployment"
+        )
+    }

@@ -1,0 +1,175 @@
+"""Roll back: the same way, backwards, with the same proof; and loud where it does not arrive.
+
+Pure. Why the rollout failed is written down first; from then on only the way back is looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from skill_contract.outcome import Result
+from skill_contract.step import Step
+from skill_operator.actions import Action, ApplyWeights, DeleteJob, News, RemoveFinalizer
+from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
+from skill_operator.manifests.serving import digest_in
+from skill_operator.observed import Target
+from skill_operator.status import Failure, Rollback, Rollout
+from skill_operator.steps.answers import answer
+from skill_operator.steps.target import is_all, verified
+from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
+
+NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED})
+"""Reasons that say nothing against the weights: another update was faster. The update then counts as failed."""
+
+
+def begin_rollback(facts: Facts, reason: str, message: str) -> Verdict:
+    """Returns the verdict that writes down why the candidate goes, before anything is taken back."""
+    rollout, serving = facts.known.rollout, facts.spec.serving
+    assert rollout is not None
+    assert serving is not None
+    rollback = Rollback(
+        reason=reason,
+        message=message,
+        started_at=facts.time,
+        deadline=to_rfc3339(facts.now + serving.progress_deadline_seconds),
+    )
+    return Verdict(
+        phase=Phase.ROLLING_BACK,
+        reason=Reason.ROLLING_BACK,
+        message=f"{reason}: {message}",
+        known=facts.learn(rollout=rollout.model_copy(update={"rollback": rollback, "verified_at": None})),
+        requeue_after=0,
+    )
+
+
+def withdrawn(facts: Facts) -> Verdict | None:
+    """An update that is deleted in its rollout is rolled back, and let go of when that is done or its time is up."""
+    rollout = facts.known.rollout
+    if not facts.update.deleting or rollout is None or facts.known.is_final:
+        return None
+    return _promoting(facts) or _withdraw(facts, rollout)
+
+
+def _promoting(facts: Facts) -> Verdict | None:
+    job = facts.seen.job(Step.PROMOTE)
+    if job and not job.is_over:
+        # It must not move the head while the pods go back.
+        actions: tuple[Action, ...] = () if job.deleting else (DeleteJob(job.name, job.uid),)
+        return _going_back("deleted: the promote step is stopped first", actions)
+    said = answer(job) if job else None
+    if said and said.outcome and said.outcome.outcome == Result.SUCCEEDED:
+        return _let_go(facts, "deleted after its promotion: the new weights stay")
+    return None
+
+
+def _withdraw(facts: Facts, rollout: Rollout) -> Verdict | None:
+    if facts.spec.serving and facts.spec.serving.rollback == "Manual":
+        return _let_go(facts, "deleted with rollback: Manual: what is served stays as it is")
+    if rollout.rollback is None:
+        return begin_rollback(facts, Reason.DELETING, "the SkillUpdate was deleted during its rollout")
+    deadline = to_unix(rollout.rollback.deadline)
+    if facts.seen.target is None or (deadline is not None and facts.now > deadline):
+        return _let_go(facts, "deleted, and the rollback did not finish in time: look at the Deployment")
+    return None
+
+
+def _going_back(message: str, actions: tuple[Action, ...] = ()) -> Verdict:
+    return Verdict(
+        phase=Phase.ROLLING_BACK,
+        reason=Reason.ROLLING_BACK,
+        message=message,
+        actions=actions,
+        requeue_after=ROLLOUT_SECONDS,
+    )
+
+
+def _let_go(facts: Facts, message: str) -> Verdict:
+    return Verdict(
+        phase=Phase.ROLLING_BACK,
+        state=State.HELD,
+        reason=Reason.DELETING,
+        message=message,
+        actions=(RemoveFinalizer(),) if facts.update.holds_finalizer else (),
+        news=(News("RolledBack", message),),
+        requeue_after=None,
+    )
+
+
+def roll_back(facts: Facts) -> Verdict | None:
+    """All pods on the version before, proved as the candidate was; then the update ends as rolled back."""
+    rollout = facts.known.rollout
+    if rollout is None or rollout.rollback is None:
+        return None
+    held = _held_for_a_person(facts, rollout.rollback)
+    if held:
+        return held
+    if facts.seen.target is None:
+        return _end(facts, rollout, "the Deployment is gone")
+    return _towards(facts, rollout, rollout.rollback, facts.seen.target)
+
+
+def _towards(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target) -> Verdict:
+    if target.weights == rollout.candidate:
+        return _take_back(facts, rollout, rollback, target)
+    if target.weights != rollout.previous:
+        who = f" by {target.weights_manager}" if target.weights_manager else ""
+        return _end(facts, rollout, f"the annotation was changed{who} to {target.weights!r} meanwhile, and is left so")
+    digest = rollout.previous_digest or digest_in(rollout.previous)
+    back = verified(target, rollout.previous, digest)
+    if is_all(target, back):
+        return _end(facts, rollout, f"all {len(back)} pods serve {digest or 'the version before'} again")
+    return _on_the_way(facts, rollback, f"{len(back)}/{target.replicas} pods are back; {target.state}")
+
+
+def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
+    serving = facts.spec.serving
+    if serving is None or serving.rollback == "Automatic" or facts.update.deleting:
+        return None
+    message = (
+        f"{rollback.message}; spec.serving.rollback is Manual, so the candidate stays on the pods that have it: set it "
+        "to Automatic to go back to the version before"
+    )
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        state=State.STALLED,
+        reason=rollback.reason,
+        message=message,
+        requeue_after=LOOK_AGAIN_SECONDS,
+    )
+
+
+def _take_back(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target) -> Verdict:
+    refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
+    if refusal:
+        return _on_the_way(facts, rollback, refusal.message)
+    verdict = _on_the_way(facts, rollback, f"Deployment {target.name} is told the version before")
+    return replace(verdict, actions=(ApplyWeights(target.name, rollout.previous),), requeue_after=1)
+
+
+def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
+    deadline = to_unix(rollback.deadline)
+    if deadline is None or facts.now <= deadline:
+        return _going_back(f"{rollback.reason}: {rollback.message}. {message}")
+    text = (
+        f"the rollback after {rollback.reason} has not finished before its deadline and goes on: {message}; look at "
+        "the Deployment's pods"
+    )
+    return Verdict(
+        phase=Phase.ROLLING_BACK,
+        state=State.STALLED,
+        reason=Reason.ROLLBACK_FAILED,
+        message=text,
+        news=(News(Reason.ROLLBACK_FAILED, f"{rollback.reason}: {rollback.message}", warning=True),),
+        requeue_after=ROLLOUT_SECONDS,
+    )
+
+
+def _end(facts: Facts, rollout: Rollout, how: str) -> Verdict:
+    assert rollout.rollback is not None
+    reason, why = rollout.rollback.reason, rollout.rollback.message
+    if facts.update.deleting:
+        return _let_go(facts, f"deleted during its rollout: {how}")
+    phase = Phase.FAILED if reason in NOT_FOR_THE_CANDIDATE else Phase.ROLLED_BACK
+    message = f"{why}; rolled back: {how}"
+    known = missed(facts, facts.known, ConditionType.ROLLED_OUT, reason, message)
+    return fail(facts, Failure(reason=reason, message=message), phase=phase, known=known)

@@ -1,0 +1,92 @@
+"""Questions about the serving target that several stages ask: on which version are its pods, and what is wrong.
+
+Pure. "On a version" means one thing only: the pod was told the version by its own annotation, its fetch container
+reports that version's digest, and it is ready.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skill_operator.api import Reason
+from skill_operator.observed import ServingPod, Target
+
+FATAL_FETCHES = frozenset({"DigestMismatch", "NotFound", "NoSpace", "AccessDenied"})
+"""What another try cannot mend; any other failed fetch (the store is away) is waited for until the deadline."""
+CRASHES = 3
+"""Restarts of an engine after which it will not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a version must not be served."""
+
+    reason: str
+    message: str
+
+
+def standing(target: Target) -> tuple[ServingPod, ...]:
+    """Returns the pods that are not on their way out."""
+    return tuple(pod for pod in target.pods if not pod.deleting)
+
+
+def verified(target: Target, weights: str, digest: str) -> tuple[ServingPod, ...]:
+    """Returns the pods that are on a version.
+
+    Args:
+        digest: of the version's manifest; empty where it is not known, then readiness has to do.
+    """
+    return tuple(
+        pod
+        for pod in standing(target)
+        if pod.weights == weights and pod.ready and (not digest or _fetched(pod) == digest)
+    )
+
+
+def _fetched(pod: ServingPod) -> str:
+    return pod.fetch.digest if pod.fetch and pod.fetch.outcome == "Fetched" else ""
+
+
+def is_all(target: Target, pods: tuple[ServingPod, ...]) -> bool:
+    """Returns whether these are all pods that the target wants, and nothing else is left."""
+    return target.is_settled and len(pods) == target.replicas == len(standing(target)) and target.replicas > 0
+
+
+def served_digest(target: Target) -> str:
+    """Returns the digest that all standing pods fetched; empty where they differ or do not say."""
+    digests = {_fetched(pod) for pod in standing(target)}
+    return digests.pop() if len(digests) == 1 else ""
+
+
+def fault(target: Target, weights: str, since: float | None = None) -> Fault | None:
+    """Returns why the pods that were told a version cannot serve it, where that is certain.
+
+    Args:
+        since: an engine that ended after this time (Unix seconds) has crashed, even if only once: while soaking.
+    """
+    for pod in standing(target):
+        if pod.weights == weights:
+            found = _bad_fetch(pod) or _bad_engine(pod, since)
+            if found:
+                return found
+    return None
+
+
+def _bad_fetch(pod: ServingPod) -> Fault | None:
+    fetch = pod.fetch
+    if fetch is None or fetch.outcome == "Fetched" or fetch.reason not in FATAL_FETCHES:
+        return None
+    where = f" ({fetch.file})" if fetch.file and fetch.file not in fetch.message else ""
+    return Fault(fetch.reason, f"pod {pod.name} could not fetch the version: {fetch.message}{where}")
+
+
+def _bad_engine(pod: ServingPod, since: float | None) -> Fault | None:
+    if pod.engine_out_of_memory:
+        return Fault(Reason.ENGINE_CRASH, f"the engine of pod {pod.name} ran out of memory")
+    crashed_lately = since is not None and pod.engine_last_exit is not None and pod.engine_last_exit > since
+    if pod.engine_restarts < CRASHES and not crashed_lately:
+        return None
+    return Fault(
+        Reason.ENGINE_CRASH,
+        f"the engine of pod {pod.name} ended {pod.engine_restarts} times, last: {pod.engine_message or 'no message'}",
+    )

@@ -1,0 +1,188 @@
+"""Train: one Job that trains, evaluates and publishes; its progress, its restarts, and how it is stopped when it hangs.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from skill_contract.outcome import Outcome, Result
+from skill_contract.progress import Progress, Stage
+from skill_contract.step import Step
+from skill_operator.actions import Action, CreateJob, DeletePod, News, PatchJob
+from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339
+from skill_operator.manifests.job import train_job
+from skill_operator.manifests.serving import version_uri
+from skill_operator.observed import StepJob
+from skill_operator.status import Failure, Published, Status, Training
+from skill_operator.steps.answers import MAX_RUNS, answer, lost_too_often, why_waiting
+from skill_operator.steps.verdict import PROGRESS_SECONDS, Facts, Verdict, fail, missed, reached
+
+NO_CONTEXT_GAIN = "NoInContextGain"
+"""The one rejection that comes before any training."""
+
+
+def learn_training(facts: Facts) -> Status:
+    """Returns what is known of a run: how far it is, how often it was started, and its result once it has one."""
+    job = facts.seen.job(Step.TRAIN)
+    if job is None or facts.known.condition(ConditionType.TRAINED):
+        return facts.known
+    training = _counted(_progressed(facts.known.training or Training(), facts.seen.progress), job)
+    known = facts.learn(training=training, gpu_seconds=_gpu_seconds(facts, job))
+    said = answer(job)
+    if said is None or said.lost:
+        return known
+    if said.failure:
+        known = known.model_copy(update={"failure": said.failure})
+        return missed(facts, known, ConditionType.TRAINED, said.failure.reason, said.failure.message)
+    assert said.outcome is not None
+    return _judged(facts, known, said.outcome)
+
+
+def _judged(facts: Facts, known: Status, outcome: Outcome) -> Status:
+    known = known.model_copy(update={"evaluation": outcome.evaluation or known.evaluation})
+    reason, message = outcome.reason, outcome.message
+    if outcome.outcome != Result.SUCCEEDED:
+        known = known.model_copy(update={"failure": Failure(reason=reason, message=message)})
+        trained = missed if reason == NO_CONTEXT_GAIN else reached
+        known = trained(facts, known, ConditionType.TRAINED, reason, message)
+        return missed(facts, known, ConditionType.EVALUATED, reason, message)
+    uri = version_uri(facts.spec.model.uri, outcome.version)
+    published = Published(version=outcome.version, digest=outcome.digest, uri=uri)
+    known = known.model_copy(update={"published": published})
+    known = reached(facts, known, ConditionType.TRAINED, reason, message)
+    known = reached(facts, known, ConditionType.EVALUATED, "GatesPassed", message)
+    return reached(facts, known, ConditionType.PUBLISHED, reason, f"{outcome.version} at {uri}")
+
+
+def _progressed(training: Training, progress: Progress | None) -> Training:
+    if progress is None:
+        return training
+    eta = progress.eta_seconds
+    seen = {
+        "stage": progress.stage.value,
+        "step": progress.step,
+        "total_steps": progress.total,
+        "eta_seconds": None if eta is None else round(eta),
+        "loss": progress.loss,
+        "tokens_per_second": progress.tokens_per_second,
+        "last_checkpoint_step": progress.last_checkpoint,
+        "heartbeat_time": to_rfc3339(progress.heartbeat),
+    }
+    kept = {key: value for key, value in seen.items() if value is not None}
+    return training.model_copy(update=kept)
+
+
+def _counted(training: Training, job: StepJob) -> Training:
+    # Failed pods may be gone by now (drained nodes, a Job made anew after a suspension): counts never fall.
+    failures = job.failures - 1 if job.failed else job.failures
+    restarts = max(training.restarts, failures)
+    preemptions = max(training.preemptions, sum(pod.is_preempted for pod in job.pods))
+    has_started = bool(job.pods) and job.pods[0].started is not None
+    attempt = max(training.attempt, 1 + restarts + preemptions) if has_started else training.attempt
+    return training.model_copy(update={"restarts": restarts, "preemptions": preemptions, "attempt": attempt})
+
+
+def _gpu_seconds(facts: Facts, job: StepJob) -> int:
+    times = [(pod.started, pod.finished or facts.now) for pod in job.pods if pod.running or pod.finished]
+    held = sum(end - start for start, end in times if start is not None)
+    # Whole minutes: a number that grew with every look would be a status write with every look.
+    minutes = int(held * facts.spec.training.gpus_per_node // 60)
+    return max(facts.known.gpu_seconds or 0, minutes * 60)
+
+
+def train(facts: Facts) -> Verdict | None:
+    """Trained and published, rejected by a gate, or failed; until then, how far it is."""
+    trained = facts.known.condition(ConditionType.TRAINED)
+    if trained is None:
+        return _run(facts)
+    evaluated = facts.known.condition(ConditionType.EVALUATED)
+    if evaluated and evaluated.status == "True":
+        return None
+    assert facts.known.failure is not None
+    phase = Phase.REJECTED if evaluated else Phase.FAILED
+    return fail(facts, facts.known.failure, phase=phase, actions=_stop(facts))
+
+
+def _stop(facts: Facts) -> tuple[Action, ...]:
+    """A Job that would start further pods (after an out-of-memory) is suspended: no new pods, and the logs stay."""
+    job = facts.seen.job(Step.TRAIN)
+    if job is None or job.is_over or job.suspended:
+        return ()
+    return (PatchJob(job.name, {"spec": {"suspend": True}}),)
+
+
+def _run(facts: Facts) -> Verdict:
+    job = facts.seen.job(Step.TRAIN)
+    said = answer(job) if job else None
+    if job is None or (said is not None and said.lost):
+        if job and job.run >= MAX_RUNS:
+            return fail(facts, lost_too_often(job))
+        return _start(facts, job.run + 1 if job else 1)
+    if job.deleting:
+        return _waiting("the pods of the run before have not ended yet")
+    return _watch(facts, job)
+
+
+def _start(facts: Facts, run: int) -> Verdict:
+    manifest = train_job(facts.update, facts.spec, facts.images, run)
+    return Verdict(
+        phase=Phase.TRAINING,
+        reason=Reason.TRAINING,
+        message="training starts",
+        actions=(CreateJob(manifest),),
+        requeue_after=PROGRESS_SECONDS,
+    )
+
+
+def _waiting(why: str) -> Verdict:
+    return Verdict(
+        phase=Phase.TRAINING,
+        reason=Reason.TRAINING,
+        message=f"training has not started: {why}",
+        requeue_after=PROGRESS_SECONDS,
+    )
+
+
+def _watch(facts: Facts, job: StepJob) -> Verdict:
+    waiting = why_waiting(job)
+    if waiting:
+        return _waiting(waiting)
+    grown = facts.spec.training.active_deadline_seconds
+    actions: tuple[Action, ...] = ()
+    if job.deadline_seconds is not None and grown > job.deadline_seconds:
+        actions = (PatchJob(job.name, {"spec": {"activeDeadlineSeconds": grown}}),)
+    stopped, news = _heartbeat(facts, job)
+    stage = facts.seen.progress.stage if facts.seen.progress else None
+    evaluating = stage in {Stage.EVALUATING, Stage.PUBLISHING}
+    return Verdict(
+        phase=Phase.EVALUATING if evaluating else Phase.TRAINING,
+        reason=Reason.EVALUATING if evaluating else Reason.TRAINING,
+        message=_how_far(facts.known.training or Training()),
+        actions=actions + stopped,
+        news=news,
+        requeue_after=PROGRESS_SECONDS,
+    )
+
+
+def _heartbeat(facts: Facts, job: StepJob) -> tuple[tuple[Action, ...], tuple[News, ...]]:
+    """A trainer that answers but stands still is killed: the Job starts another, which resumes from the checkpoint.
+
+    One that does not answer at all is left alone: what is broken may be the network between.
+    """
+    limit = facts.spec.training.failure_policy.heartbeat_timeout_seconds
+    pod = next((pod for pod in job.pods if pod.running and not pod.deleting), None)
+    progress = facts.seen.progress
+    if pod is None or progress is None or facts.now - progress.heartbeat <= limit:
+        return (), ()
+    message = (
+        f"pod {pod.name} made no progress for {facts.now - progress.heartbeat:.0f} s (heartbeatTimeoutSeconds is "
+        f"{limit}) at step {progress.step}, {progress.stage}: it is deleted and resumes from its last checkpoint"
+    )
+    return (DeletePod(pod.name, pod.uid),), (News(Reason.HEARTBEAT_LOST, message, warning=True),)
+
+
+def _how_far(training: Training) -> str:
+    if not training.step:
+        return f"stage {training.stage}" if training.stage else "the trainer starts"
+    checkpoint = f", checkpoint at {training.last_checkpoint_step}" if training.last_checkpoint_step else ""
+    return f"step {training.step} of {training.total_steps}{checkpoint}"

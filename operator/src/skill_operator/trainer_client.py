@@ -1,0 +1,46 @@
+"""Live progress from trainer pods: a bounded number of short requests, whose failure is never a fault of the update."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from skill_contract.model import ContractError
+from skill_contract.progress import Progress
+from skill_contract.step import PROGRESS_PORT
+
+TIMEOUT_SECONDS = 3.0
+MAX_CONNECTIONS = 32
+MAX_BYTES = 64 * 1024
+
+
+class TrainerClient:
+    """Asks trainer pods at GET /progress."""
+
+    def __init__(self, port: int = PROGRESS_PORT) -> None:
+        self._port = port
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def progress(self, ip: str) -> Progress | None:
+        """Returns what the trainer at a pod's address says; None where it says nothing that can be read."""
+        host = f"[{ip}]" if ":" in ip else ip
+        try:
+            async with self._session.get(f"http://{host}:{self._port}/progress", allow_redirects=False) as response:
+                if response.status != 200:
+                    return None
+                return Progress.parse_json(await response.content.read(MAX_BYTES))
+        except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
+            return None
