@@ -30,7 +30,11 @@ CONFIGURATION = 64
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     given = _parser().parse_args(arguments)
-    return int(given.command(given))
+    try:
+        return int(given.command(given))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return CONFIGURATION
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,11 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(_: argparse.Namespace) -> int:
-    try:
-        settings = read_settings(os.environ)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return CONFIGURATION
+    settings = read_settings(os.environ)
     print(json.dumps({"message": "settings", **_public(settings)}), file=sys.stderr)
     asyncio.run(operate(settings))
     return 0
@@ -115,14 +115,12 @@ def _release(_: argparse.Namespace) -> int:
 
 
 async def _release_all() -> int:
+    namespaces: tuple[str | None, ...] = read_settings(os.environ).watched or (None,)
     async with connect(Metrics()) as kube:
-        held = [
-            raw
-            for raw in await kube.list(SKILL_UPDATES, None)
-            if FINALIZER in (raw["metadata"].get("finalizers") or ())
-        ]
-        for raw in held:
-            await _let_go(kube, raw["metadata"])
+        updates = [raw["metadata"] for place in namespaces for raw in await kube.list(SKILL_UPDATES, place)]
+        held = [metadata for metadata in updates if FINALIZER in (metadata.get("finalizers") or ())]
+        for metadata in held:
+            await _let_go(kube, metadata)
         return len(held)
 
 

@@ -132,10 +132,10 @@ class Kube:
     async def is_served(self, kind: Kind) -> bool:
         """Returns whether the API server knows the kind."""
         try:
-            await self._request("GET", kind.path(None), {"limit": 1})
+            group = await self._request("GET", kind.root)  # discovery: every account may ask
         except Missing:
             return False
-        return True
+        return any(resource["name"] == kind.plural for resource in group.get("resources", ()))
 
     async def _request(
         self,
