@@ -113,9 +113,9 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def web(namespace: Namespace) -> str:
-    """A pod that serves HTTP, behind the Service of its own name."""
+    """A pod that serves HTTP, behind the Service `site`."""
     namespace.start("web", SERVE)
-    namespace.kubectl("expose", "pod", "web", "--port=80", "--target-port=8000")
+    namespace.kubectl("expose", "pod", "web", "--name=site", "--port=80", "--target-port=8000")
     namespace.kubectl("wait", "pod", "web", "--for=condition=Ready", "--timeout=60s")
     return "web"
 
@@ -150,13 +150,13 @@ def test_a_pod_that_takes_too_much_memory_is_oomkilled(namespace: Namespace) -> 
 
 
 def test_a_pod_reaches_a_service_by_its_name(namespace: Namespace, web: str) -> None:
-    namespace.start("client", FETCH, f"http://{web}.{namespace.name}.svc.cluster.local/")
+    namespace.start("client", FETCH, f"http://site.{namespace.name}.svc.cluster.local/")
     assert namespace.end("client")["exitCode"] == 0
     assert namespace.kubectl("logs", "client").strip() == "200"
 
 
 def test_a_pod_reaches_itself_through_its_service(namespace: Namespace, web: str) -> None:
-    assert namespace.kubectl("exec", web, "--", "python3", "-c", FETCH, f"http://{web}/").strip() == "200"
+    assert namespace.kubectl("exec", web, "--", "python3", "-c", FETCH, "http://site/").strip() == "200"
 
 
 def test_exec_passes_input_output_and_failure(namespace: Namespace, web: str) -> None:
@@ -171,7 +171,7 @@ def test_port_forward_reaches_a_service(namespace: Namespace, web: str) -> None:
         "--namespace",
         namespace.name,
         "port-forward",
-        f"service/{web}",
+        "service/site",
         ":80",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
@@ -189,8 +189,8 @@ def test_the_pod_runs_exactly_the_image_that_was_pushed(namespace: Namespace, we
     assert namespace.container(web)["imageID"].endswith(f"@{namespace.image.digest}")
 
 
-def test_an_image_that_is_loaded_again_is_the_same(namespace: Namespace) -> None:
-    assert images.load("store", namespace.cluster.registry) == namespace.image
+def test_an_image_that_is_loaded_again_is_the_same(cluster: Cluster) -> None:
+    assert images.load("pause", cluster.registry) == images.load("pause", cluster.registry)
 
 
 def test_what_pods_send_does_not_leave_the_cluster(namespace: Namespace, web: str) -> None:
