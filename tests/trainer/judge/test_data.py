@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 
@@ -64,7 +65,7 @@ BAD_TRAIN = {
     "unknown role": (chat({"role": "human", "content": "x"}, ASSISTANT), "messages.0.role", "is 'human'"),
     "message without content": (chat({"role": "user"}, ASSISTANT), "messages.0.content", "is missing"),
     "blank content": (chat({"role": "user", "content": ""}, ASSISTANT), "messages.0.content", "is empty"),
-    "content in parts": (chat({"role": "user", "content": []}, ASSISTANT), "messages.0.content", "text in quotes, is a list"),
+    "content in parts": (chat({"role": "user", "content": []}, ASSISTANT), "messages.0.content", "must be text"),
     "unknown field of a message": (chat(USER | {"mood": "x"}, ASSISTANT), "messages.0.mood", "unknown field"),
     "assistant without content": (chat(USER, {"role": "assistant"}), "messages", "without content"),
     "broken tool arguments": (
@@ -89,7 +90,7 @@ def test_bad_record_is_named_with_its_place_reason_and_way_out(kind: str):
 
 BAD_EVALUATION = {
     "nothing to grade by": ('{"prompt": "x"}', None, "answer", "is missing"),
-    "invalid regex of the record": ('{"prompt": "x", "answer": "(", "grader": "regex"}', None, "answer", "regular expression"),
+    "invalid regex": ('{"prompt": "x", "answer": "(", "grader": "regex"}', None, "answer", "regular expression"),
     "invalid regex for the suite": ('{"prompt": "x", "answer": "("}', "regex", "answer", "regular expression"),
     "not a number": ('{"prompt": "x", "answer": "many"}', "number", "answer", "is not a number ('many')"),
     "not a letter": ('{"prompt": "x", "answer": "Paris"}', "choice", "answer", "is not one letter"),
@@ -200,12 +201,8 @@ def test_any_text_survives_reading(prompt: str, completion: str):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_records_or_a_data_error(content: bytes):
-    try:
-        records = parse_records(content, "x", "train")
-    except DataError as error:
-        assert error.message
-    else:
-        assert records
+    with contextlib.suppress(DataError):
+        assert parse_records(content, "x", "train")
 
 
 def test_digest_is_of_what_records_say():
@@ -251,7 +248,9 @@ def test_near_duplicates_and_repetitions_are_warnings():
 
 
 words = st.lists(
-    st.sampled_from("the a capital river of velmora what is name town".split()), min_size=1, max_size=8
+    st.sampled_from(["the", "a", "capital", "river", "of", "velmora", "what", "is", "name", "town"]),
+    min_size=1,
+    max_size=8,
 ).map(" ".join)
 
 

@@ -16,6 +16,7 @@ from skill_trainer.graders.normalization import normalize
 
 NAMES = GraderName.__args__
 
+CALL = '{"name": "f", "arguments": {"a": 1}}'
 CASES = [
     ("exact", "  Paris. ", "paris", True),
     ("exact", "Ｐａｒｉｓ!", "Paris", True),
@@ -58,14 +59,15 @@ CASES = [
     ("json", '{"a": 1, "b": 2}', '{"a": 1}', False),
     ("json", "[NaN]", "[1]", False),
     ("json", "not at all", "{}", False),
-    ("tool_call", '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>', '{"name": "f", "arguments": {"a": 1}}', True),
-    ("tool_call", '<tool_call>[{"name": "f", "arguments": {"a": 1}}]</tool_call>', '{"name": "f", "arguments": {"a": 1}}', True),
-    ("tool_call", '{"tool_calls": [{"function": {"name": "f", "arguments": "{\\"a\\": 1}"}}]}', '{"name": "f", "arguments": {"a": 1}}', True),
-    ("tool_call", 'I call {"name": "f", "parameters": {"a": 1}}', '{"name": "f", "arguments": {"a": 1}}', True),
-    ("tool_call", '<tool_call>{"name": "f", "arguments": {"a": 2}}</tool_call>', '{"name": "f", "arguments": {"a": 1}}', False),
-    ("tool_call", '<tool_call>{"name": "g", "arguments": {"a": 1}}</tool_call>', '{"name": "f", "arguments": {"a": 1}}', False),
-    ("tool_call", '<tool_call>{"name": "f"}</tool_call><tool_call>{"name": "f"}</tool_call>', '{"name": "f", "arguments": {}}', False),
-    ("tool_call", '<tool_call>{"name": "g"}</tool_call><tool_call>{"name": "f"}</tool_call>', '[{"name": "f"}, {"name": "g"}]', True),
+    ("tool_call", f"<tool_call>\n{CALL}\n</tool_call>", CALL, True),
+    ("tool_call", f"Sure. <tool_call>[{CALL}]</tool_call>", CALL, True),
+    ("tool_call", '{"tool_calls": [{"function": {"name": "f", "arguments": "{\\"a\\": 1}"}}]}', CALL, True),
+    ("tool_call", 'I call {"name": "f", "parameters": {"a": 1}}', CALL, True),
+    ("tool_call", '<tool_call>{"name": "f", "arguments": {"a": 2}}</tool_call>', CALL, False),
+    ("tool_call", '<tool_call>{"name": "f", "arguments": {"a": true}}</tool_call>', CALL, False),
+    ("tool_call", '<tool_call>{"name": "g", "arguments": {"a": 1}}</tool_call>', CALL, False),
+    ("tool_call", f"<tool_call>{CALL}</tool_call><tool_call>{CALL}</tool_call>", CALL, False),
+    ("tool_call", '<tool_call>{"name": "g"}</tool_call><tool_call>{"name": "f"}', '[{"name":"f"}, {"name":"g"}]', True),
     ("tool_call", '<tool_call>{"name": "f", "arg</tool_call>', '{"name": "f"}', False),
     ("tool_call", "I would call f", '{"name": "f"}', False),
 ]  # fmt: skip
