@@ -28,7 +28,7 @@ def scores(*right: bool) -> SuiteScores:
     return SuiteScores(right=right, texts=tuple("right" if each else "wrong" for each in right))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def report() -> RunReport:
     gates = Gates()
     before, after = [False] * 50, [True] * 30 + [False] * 20
@@ -48,10 +48,26 @@ def report() -> RunReport:
         {EVIL: SuiteScores(right=(True,), texts=(EVIL,))},
     )
     return RunReport(
-        skill=EVIL, description=EVIL, parent=VersionRef(version="000000-abc", digest="sha256:abc"), outcome="SkillForgotten",
-        evaluation=evaluation, settings={"method": {"type": EVIL, "list": [{EVIL: 1}]}}, digests={EVIL: EVIL}, code_version=EVIL,
-        environment={EVIL: EVIL}, seed=17, series=series, answers=answers, time_split={EVIL: 3.5, "student": 9.0}, warnings=(EVIL,),
-    )  # fmt: skip
+        skill=EVIL,
+        description=EVIL,
+        parent=VersionRef(version="000000-abc", digest="sha256:abc"),
+        outcome="SkillForgotten",
+        evaluation=evaluation,
+        settings={"method": {"type": EVIL, "list": [{EVIL: 1}]}},
+        digests={EVIL: EVIL},
+        code_version=EVIL,
+        environment={EVIL: EVIL},
+        seed=17,
+        series=series,
+        answers=answers,
+        time_split={EVIL: 3.5, "student": 9.0},
+        warnings=(EVIL,),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(report: RunReport) -> str:
+    return report_page(report)
 
 
 class Outline(HTMLParser):
@@ -77,45 +93,43 @@ def outline(page: str) -> Outline:
     return parser
 
 
-def test_texts_of_data_and_models_are_only_text(report: RunReport):
-    page = outline(report_page(report))
-    assert not {"script", "b", "iframe", "object", "link", "img"} & set(page.tags)
-    assert page.tags.count("style") == 1 + page.tags.count("svg"), "ours, and what matplotlib writes into each chart"
-    assert page.text.count(EVIL) >= 10
+def test_texts_of_data_and_models_are_only_text(page: str):
+    seen = outline(page)
+    assert not {"script", "b", "iframe", "object", "link", "img"} & set(seen.tags)
+    assert seen.tags.count("style") == 1 + seen.tags.count("svg"), "ours, and what matplotlib writes into each chart"
+    assert seen.text.count(EVIL) >= 10
 
 
-def test_page_needs_no_network(report: RunReport):
-    page = report_page(report)
+def test_page_needs_no_network(page: str):
     assert all(address.startswith("#") for address in outline(page).addresses)
     assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org)", page)
     assert len(page) < 200_000
 
 
-def test_page_shows_verdict_scores_and_reasons(report: RunReport):
-    text = " ".join(outline(report_page(report)).text.split())
+def test_page_shows_verdict_scores_and_reasons(page: str):
+    text = " ".join(outline(page).text.split())
     for words in ("Failed", "0.00 → 0.60", "95 % interval +0.46 to +0.72", "30 of 30 right answers lost", "000000-abc"):
         assert words in text
 
 
-def test_charts_take_the_pages_colours(report: RunReport):
-    page = report_page(report)
+def test_charts_take_the_pages_colours(page: str):
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     assert {"var(--good)", "var(--bad)", "var(--accent)", "var(--ink)"} <= set(re.findall(r"var\(--\w+\)", drawn))
     assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r'(url\(|href=")#\w+', "", drawn))
 
 
-def test_ids_of_the_charts_do_not_collide(report: RunReport):
-    ids = re.findall(r' id="([^"]+)"', report_page(report))
+def test_ids_of_the_charts_do_not_collide(page: str):
+    ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 
 
-def test_json_has_no_nan_and_reads_back(report: RunReport, tmp_path):
+def test_json_has_no_nan_and_reads_back(report: RunReport, page: str, tmp_path):
     write_report(tmp_path, report)
     text = (tmp_path / "report.json").read_text()
     assert "NaN" not in text
     assert RunReport.parse_json(text) == report
     assert report.series[0].entropy is None
-    assert (tmp_path / "report.html").read_text() == report_page(report), "the same report gives the same page"
+    assert (tmp_path / "report.html").read_text() == page, "the same report gives the same page"
 
 
 def test_a_run_that_ended_early_has_a_page_too():
