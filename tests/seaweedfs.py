@@ -6,6 +6,7 @@ Importable by other tests too: `SeaweedFS.start(folder)` is a context, `s3` a fi
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -25,8 +26,8 @@ import pytest
 
 ACCESS_KEY, SECRET_KEY = "tests", "tests-secret"
 START_SECONDS = 60
-# With ports of its own (and of its debug, gRPC and catalog servers), two sessions on one machine do not meet.
-PORTS = (
+ENVIRONMENT = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # one volume for a new bucket, not seven
+PORTS = (  # all of them, so that two sessions on one machine do not meet
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"),
     *("s3.port", "s3.port.grpc"),
 )
@@ -46,7 +47,13 @@ class SeaweedFS:
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         server = cls(endpoint=f"http://127.0.0.1:{ports['s3.port']}", log=folder / "weed.log")
         with server.log.open("wb") as log:
-            process = subprocess.Popen(_command(folder, ports), stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                _command(folder, ports),
+                env={**os.environ, **ENVIRONMENT},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
             server._wait(process)
             yield server
@@ -66,6 +73,7 @@ class SeaweedFS:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    @functools.cached_property
     def client(self) -> Any:
         """An S3 client that needs no environment, for looking and for damaging behind the code's back."""
         return boto3.client(
@@ -79,7 +87,10 @@ class SeaweedFS:
     def create_bucket(self) -> str:
         """Makes a bucket that nobody else uses and returns its name."""
         name = f"test-{secrets.token_hex(6)}"
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
+        # The first object makes the bucket's volume; several first ones at once would wait for it a second.
+        self.client.put_object(Bucket=name, Key="first", Body=b"x")
+        self.client.delete_object(Bucket=name, Key="first")
         return name
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
@@ -87,7 +98,7 @@ class SeaweedFS:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                client = self.client()
+                client = self.client
                 client.create_bucket(Bucket="ready")
                 client.put_object(Bucket="ready", Key="probe", Body=b"x")
                 return
@@ -108,19 +119,22 @@ class Bucket:
     def uri(self) -> str:
         return f"s3://{self.name}"
 
+    def contents(self) -> dict[str, bytes]:
+        return {key: self.read(key) for key in self.keys("")}
+
     def keys(self, prefix: str = "") -> list[str]:
-        pages = self.server.client().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        pages = self.server.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
     def read(self, key: str) -> bytes:
-        body: bytes = self.server.client().get_object(Bucket=self.name, Key=key)["Body"].read()
+        body: bytes = self.server.client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return body
 
     def write(self, key: str, data: bytes) -> None:
-        self.server.client().put_object(Bucket=self.name, Key=key, Body=data)
+        self.server.client.put_object(Bucket=self.name, Key=key, Body=data)
 
     def delete(self, key: str) -> None:
-        self.server.client().delete_object(Bucket=self.name, Key=key)
+        self.server.client.delete_object(Bucket=self.name, Key=key)
 
 
 def _command(folder: Path, ports: dict[str, int]) -> list[str]:

@@ -149,15 +149,16 @@ class S3Store:
 
 def _client() -> S3Client:
     # boto3 reads AWS_DEFAULT_REGION only, EKS sets AWS_REGION; other stores want any region at all.
-    region = os.environ.get("AWS_REGION") or boto3.session.Session().region_name or "us-east-1"
+    session = boto3.session.Session()
+    region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
     config = Config(
         region_name=region,
-        retries={"mode": "standard", "total_max_attempts": 5},
+        retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=_CONNECTIONS,
         connect_timeout=10,
         read_timeout=60,
     )
-    return boto3.session.Session().client("s3", config=config)
+    return session.client("s3", config=config)
 
 
 def _code(error: ClientError) -> str:
