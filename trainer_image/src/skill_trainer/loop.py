@@ -48,8 +48,8 @@ class StepReport:
     """Share of answers that were cut at the limit of new tokens."""
     empty_share: float
     """Share of answers that are too short to carry a loss (not longer than the skipped tokens)."""
-    tokens: int
-    """Tokens of prompts and answers that the student was trained on."""
+    tokens_answered: int
+    """Tokens of all answers together."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by part: generate, teacher, student, backward, optimizer."""
 
@@ -180,6 +180,6 @@ def _report(
         mean_length=sum(lengths) / len(lengths),
         cut_share=sum(not item.finished for item in items) / len(items),
         empty_share=sum(length <= objective.skip for length in lengths) / len(lengths),
-        tokens=sum(len(item.example.student) + len(item.answer) for item in items),
+        tokens_answered=sum(lengths),
         seconds=dict(clock.seconds),
     )  # fmt: skip

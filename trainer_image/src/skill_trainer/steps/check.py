@@ -1,0 +1,130 @@
+"""The check step: every mistake that can be found without the weights, found in seconds and without a GPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from skill_contract.manifest import Manifest, VersionRef
+from skill_contract.outcome import Outcome, Result
+from skill_contract.step import Step, TrainConfig
+from skill_store.repository import Repository
+from skill_trainer.errors import ConfigInvalid, ParentMismatch
+from skill_trainer.memory import Shape, estimate_bytes
+from skill_trainer.model import ChatTokenizer
+from skill_trainer.prompts import Example
+from skill_trainer.schedule import total_steps
+from skill_trainer.steps.examples import make_examples, require_questions_fit
+from skill_trainer.steps.inputs import Inputs, content_digest, inherited_suites, read_inputs
+
+
+def check(config: TrainConfig) -> Outcome:
+    """Returns `Checked` with the parent's version, or `AlreadyApplied` with the version that this update would make.
+
+    Imports the base model where the repository is empty; writes nothing else.
+
+    Raises:
+        TrainerError, DataError, StoreError: for every mistake, with its reason.
+    """
+    require_supported(config)
+    inputs = read_inputs(config)
+    repository = Repository(config.model.uri)
+    repository.check_conditional_writes()
+    parent = import_or_head(config, repository)
+    if applied := find_applied(config, inputs, repository):
+        message = f"{applied.version} was made from the same parent, data, method and skill: nothing to do"
+        return _answer("AlreadyApplied", message, applied, {})
+    require_pinned(config, parent)
+    manifest = repository.manifest(parent)
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = _tokenizer(repository, parent, manifest, Path(folder))
+        examples = make_examples(inputs.train, config.method, tokens)
+        inherited = inherited_suites(repository.suites(parent), inputs)
+        suites = (inputs.held_out, *inputs.retention, *inherited)
+        require_questions_fit(suites, config.method, tokens)
+        details = _details(config, inputs, examples, manifest, json.loads((Path(folder) / "config.json").read_text()))
+    earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
+    message = (
+        f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
+        f"{len(inputs.retention)} retention suites{earlier}; {details['totalSteps']} steps from {parent.version}"
+    )
+    return _answer("Checked", message, parent, details)
+
+
+def require_supported(config: TrainConfig) -> None:
+    """Raises ConfigInvalid for settings that the API has and this trainer has not."""
+    if config.method.adaptation.type == "LoRA":
+        raise ConfigInvalid("method.adaptation.type: LoRA is not supported yet: use Full")
+    processes = config.training.nodes * max(1, config.training.gpus_per_node)
+    if processes > 1:
+        raise ConfigInvalid(
+            f"training.nodes {config.training.nodes} with gpusPerNode {config.training.gpus_per_node}: more than one "
+            "process is not supported yet: use one node with one GPU, or none"
+        )
+
+
+def import_or_head(config: TrainConfig, repository: Repository) -> VersionRef:
+    """Returns the head, which is the imported base where the repository was empty."""
+    head = repository.head()
+    if head:
+        return head.ref
+    if not config.model.base:
+        raise ParentMismatch(f"{repository.uri} has no head: set model.base to a Hugging Face directory to begin with")
+    return repository.import_base(config.model.base)
+
+
+def require_pinned(config: TrainConfig, parent: VersionRef) -> None:
+    """Raises ParentMismatch where the user asked for another parent than the head."""
+    if config.model.parent not in {"", parent.digest}:
+        raise ParentMismatch(
+            f"model.parent is {config.model.parent}, but the head of {config.model.uri} is {parent.version} "
+            f"({parent.digest}): pin that one, or remove model.parent"
+        )
+
+
+def find_applied(config: TrainConfig, inputs: Inputs, repository: Repository) -> VersionRef | None:
+    """Returns the version of the lineage that this very update made, from whichever of its ancestors, or None."""
+    for ref, manifest in repository.lineage():
+        if manifest.parent and manifest.content_digest == content_digest(config, inputs, manifest.parent.digest):
+            return ref
+    return None
+
+
+def _tokenizer(repository: Repository, ref: VersionRef, manifest: Manifest, folder: Path) -> ChatTokenizer:
+    for file in manifest.files:
+        if not file.path.startswith(".skill/") and not file.path.endswith(".safetensors"):
+            (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file.path).write_bytes(repository.read(ref, file.path))
+    return ChatTokenizer.load(folder)
+
+
+def _details(
+    config: TrainConfig, inputs: Inputs, examples: list[Example], manifest: Manifest, model: dict[str, Any]
+) -> dict[str, Any]:
+    method = config.method
+    weight_bytes = sum(file.size for file in manifest.files if file.path.endswith(".safetensors"))
+    shape = Shape.of(model, weight_bytes)
+    longest = max(len(example.teacher) for example in examples) + method.rollout.max_new_tokens
+    memory = estimate_bytes(
+        shape, method=method.type, gpu=config.training.gpus_per_node > 0, batch_tokens=longest * method.batch_size
+    )
+    return {
+        "totalSteps": total_steps(method, len(examples)),
+        "trainRecords": len(inputs.train),
+        "heldOutQuestions": len(inputs.held_out.records),
+        "numParameters": shape.num_parameters,
+        "memoryBytes": memory,
+        # Parent, candidate, and one checkpoint: student, two moments, teacher.
+        "scratchBytes": 2 * weight_bytes + shape.num_parameters * 4 * (4 if method.type == "SDFT" else 3),
+        "dataDigest": inputs.data_digest,
+        "warnings": list(inputs.warnings)[:5],
+    }
+
+
+def _answer(reason: str, message: str, ref: VersionRef, details: dict[str, Any]) -> Outcome:
+    return Outcome(
+        step=Step.CHECK, outcome=Result.SUCCEEDED, reason=reason, message=message, details=details,
+        version=ref.version, digest=ref.digest,
+    )  # fmt: skip

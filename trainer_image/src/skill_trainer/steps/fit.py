@@ -1,0 +1,95 @@
+"""Training with checkpoints: resumes from the newest whole one, saves as the loop asks."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+
+from skill_contract.progress import Stage
+from skill_store.errors import DigestMismatch
+from skill_trainer.checkpoint import load_state, save_state
+from skill_trainer.loop import StepReport, make_optimizer, train
+from skill_trainer.model import LanguageModel
+from skill_trainer.objective import make_objective
+from skill_trainer.prompts import Example
+from skill_trainer.schedule import total_steps
+from skill_trainer.steps.workplace import Workplace
+
+
+def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> list[StepReport]:
+    """Trains `model` in place, from the last checkpoint where there is one; returns the reports of all steps.
+
+    Raises:
+        Diverged, Preempted: as the loop does.
+    """
+    method = work.config.method
+    total = total_steps(method, len(examples))
+    saved = work.folder / "saved"
+    done = _fetch(work, total)
+    work.tell(stage=Stage.TRAINING, step=done, total=total, last_checkpoint=done or None)
+    if done == total:
+        return load_state(saved, model, None, None)
+    objective, optimizer = make_objective(method, model), make_optimizer(model)
+    history = load_state(saved, model, objective.teacher, optimizer) if done else []
+    shutil.rmtree(saved, ignore_errors=True)
+
+    def on_step(report: StepReport) -> None:
+        history.append(report)
+        work.tell(**_news(work, history, total))
+
+    def save(step: int) -> None:
+        start = time.monotonic()
+        folder = work.folder / "checkpoint"
+        save_state(folder, model, objective.teacher, optimizer, history)
+        work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep)
+        shutil.rmtree(folder)
+        work.run.put("metrics.jsonl", "".join(f"{json.dumps(asdict(report))}\n" for report in history).encode())
+        work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
+
+    train(
+        model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
+        save_every=work.config.training.checkpoint.every_steps,
+    )  # fmt: skip
+    return history
+
+
+def _fetch(work: Workplace, total: int) -> int:
+    """Downloads the newest checkpoint that is whole; returns its step, 0 for none."""
+    for step in reversed(work.run.checkpoints()):
+        if step > total:
+            continue
+        try:
+            work.run.load_checkpoint(step, work.folder / "saved")
+        except DigestMismatch:  # an older one gives the same weights, later
+            shutil.rmtree(work.folder / "saved", ignore_errors=True)
+            continue
+        return step
+    return 0
+
+
+def _news(work: Workplace, history: Sequence[StepReport], total: int) -> dict[str, object]:
+    report, recent = history[-1], [sum(each.seconds.values()) for each in history[-20:]]
+    return {
+        "step": report.step,
+        "total": total,
+        "eta_seconds": (total - report.step) * sum(recent) / len(recent),
+        "loss": report.loss,
+        "divergence": report.loss if work.config.method.type == "SDFT" else None,
+        "entropy": report.entropy,
+        "gradient_norm": report.gradient_norm,
+        "tokens_per_second": report.tokens_answered / recent[-1],
+        "memory_bytes": _memory_bytes(work.device),
+        "seconds": report.seconds,
+    }
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

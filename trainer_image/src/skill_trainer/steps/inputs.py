@@ -1,0 +1,92 @@
+"""Everything that a run reads before it touches weights: data, suites, and the identity of what it is going to make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from skill_contract.step import TrainConfig
+from skill_trainer.data import Record, check_records, data_digest, read_records
+from skill_trainer.errors import ConfigInvalid
+from skill_trainer.evaluate import Suite
+
+
+@dataclass(frozen=True)
+class Inputs:
+    train: tuple[Record, ...]
+    held_out: Suite
+    retention: tuple[Suite, ...]
+    """The user's own."""
+    warnings: tuple[str, ...]
+
+    @property
+    def data_digest(self) -> str:
+        """Hash of all records and of the graders they are judged by."""
+        suites = [self.held_out, *self.retention]
+        graders = json.dumps([[suite.name, suite.grader] for suite in suites])
+        records = data_digest(self.train, *(suite.records for suite in suites))
+        return "sha256:" + hashlib.sha256(f"{records} {graders}".encode()).hexdigest()
+
+
+def read_inputs(config: TrainConfig) -> Inputs:
+    """Returns the user's data, checked against each other.
+
+    Raises:
+        DataError: for data that cannot be used, or training prompts that are held-out questions, too.
+        StoreError: where they cannot be read.
+    """
+    data, skill = config.data, config.skill.name
+    names = [suite.name for suite in data.retention]
+    if len({skill, *names}) <= len(names):
+        raise ConfigInvalid(
+            f"data.retention: names {names} must differ from each other and from the skill's, {skill!r}"
+        )
+    train = read_records(data.train, "train")
+    held_out = Suite(
+        skill, tuple(read_records(data.held_out.uri, "evaluation", data.held_out.grader)), data.held_out.grader
+    )
+    retention = tuple(
+        Suite(suite.name, tuple(read_records(suite.uri, "evaluation", suite.grader)), suite.grader)
+        for suite in data.retention
+    )
+    warnings = check_records(train, held_out.records, {suite.name: suite.records for suite in retention})
+    return Inputs(tuple(train), held_out, retention, tuple(warnings))
+
+
+def inherited_suites(stored: Mapping[str, bytes], inputs: Inputs) -> tuple[Suite, ...]:
+    """Returns the suites of all earlier skills as the parent's version has them, apart from what is asked anew.
+
+    A skill that is taught again keeps those of its old questions that the new held-out data do not repeat, under the
+    name `<skill>@before`: there, a new answer may be the whole point.
+    """
+    taken = {suite.name for suite in inputs.retention}
+    suites = []
+    for name, content in sorted(stored.items()):
+        suite = Suite.decode(name, content)
+        if name == inputs.held_out.name:
+            asked = {record.question for record in inputs.held_out.records}
+            kept = tuple(record for record in suite.records if record.question not in asked)
+            suite = Suite(f"{name}@before", kept, suite.grader)
+        elif name in taken:
+            suite = Suite(f"{name}@before", suite.records, suite.grader)
+        if suite.records:
+            suites.append(suite)
+    return tuple(suites)
+
+
+def suite_to_store(stored: Mapping[str, bytes], held_out: Suite) -> bytes:
+    """Returns this skill's suite for its version; where it was taught before, with the old questions not repeated."""
+    if held_out.name not in stored:
+        return held_out.encode()
+    asked = {record.question for record in held_out.records}
+    old = Suite.decode(held_out.name, stored[held_out.name])
+    kept = tuple(record for record in old.records if record.question not in asked)
+    return Suite(held_out.name, kept, old.grader).encode() + held_out.encode()
+
+
+def content_digest(config: TrainConfig, inputs: Inputs, parent_digest: str) -> str:
+    """Returns `sha256:<hex>` of parent, data, method and skill: two updates with the same one are the same update."""
+    content = [parent_digest, inputs.data_digest, config.method.dump(), config.skill.name]
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

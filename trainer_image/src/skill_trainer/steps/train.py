@@ -1,0 +1,152 @@
+"""The train step: gate, train, score, publish. What an earlier attempt has finished is taken from the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skill_contract.evaluation import Comparison, Evaluation, Verdict
+from skill_contract.manifest import VersionRef
+from skill_contract.outcome import Outcome, Result
+from skill_contract.progress import Stage
+from skill_contract.step import Step
+from skill_trainer.evaluate import Suite
+from skill_trainer.gates import in_context_gain_gate, new_skill_gate, overall, retention_gates
+from skill_trainer.model import LanguageModel
+from skill_trainer.report import SideBySide, side_by_side
+from skill_trainer.steps.examples import make_examples, require_questions_fit
+from skill_trainer.steps.fit import fit
+from skill_trainer.steps.ground import Ground, prepare
+from skill_trainer.steps.measure import (
+    GainMeasurement,
+    GainQuestions,
+    Measurement,
+    gain_questions,
+    measure,
+    measure_gain,
+)
+from skill_trainer.steps.publish import Candidate, publish, put_report
+from skill_trainer.steps.workplace import Workplace
+
+RESULT = "result.json"
+
+
+def train_step(work: Workplace) -> Outcome:
+    """Returns `Published` with the version, or Rejected with the gate's reason. Says the same again when run again.
+
+    Raises:
+        TrainerError, DataError, StoreError: as `check` does; Diverged, Preempted.
+    """
+    if stored := work.run.get(RESULT):
+        return Outcome.parse_json(stored)
+    outcome = _train(work)
+    work.run.put(RESULT, outcome.dump_json().encode())  # last: it says that everything else is there
+    return outcome
+
+
+def _train(work: Workplace) -> Outcome:
+    ground = prepare(work)
+    model = LanguageModel.load(ground.parent, work.device)
+    examples = make_examples(ground.inputs.train, work.config.method, model.tokens)
+    require_questions_fit(ground.suites, work.config.method, model.tokens)
+
+    work.tell(stage=Stage.GATING)
+    before = measure(work, "before", model, ground.suites)
+    gain, rows = _in_context_gain(work, model, ground, before)
+    if gain and (refused := _refused_before_training(work, gain)):
+        return _reject(work, Candidate(ground, refused, rows, (), {"before": before.seconds}))
+
+    history = fit(work, model, examples)
+    model.round_to_stored(ground.parent)
+
+    work.tell(stage=Stage.EVALUATING)
+    after = measure(work, "after", model, ground.suites)
+    evaluation = _evaluate(work, ground.suites, gain, before, after)
+    rows = side_by_side(ground.suites, before.scores, after.scores)
+    seconds = {"before": before.seconds, "after": after.seconds}
+    candidate = Candidate(ground, evaluation, rows, tuple(history), seconds)
+    if evaluation.verdict is not Verdict.PASSED:
+        return _reject(work, candidate)
+
+    work.tell(stage=Stage.PUBLISHING)
+    ref = publish(work, candidate, model, before, after)
+    return _outcome(Result.SUCCEEDED, "Published", f"published {ref.version}: {_summary(evaluation)}", evaluation, ref)
+
+
+def _in_context_gain(
+    work: Workplace, model: LanguageModel, ground: Ground, before: Measurement
+) -> tuple[Comparison | None, tuple[SideBySide, ...]]:
+    """Returns whether demonstrations help this model at all, with the answers as examples."""
+    config, skill = work.config, ground.inputs.held_out
+    if config.method.type == "SFT" or config.gates.in_context_gain.mode == "Off":
+        return None, ()
+    questions = gain_questions(skill, ground.inputs.train)
+    measured = measure_gain(work, model, questions, before.scores[skill.name])
+    gain = in_context_gain_gate(
+        skill.name, measured.student.right, measured.teacher.right, config.gates.in_context_gain,
+        copy_control=measured.control.right,
+    )  # fmt: skip
+    work.tell(scores={"in_context_gain": gain.after})
+    return gain, _gain_rows(questions, measured)
+
+
+def _gain_rows(questions: GainQuestions, measured: GainMeasurement) -> tuple[SideBySide, ...]:
+    suite = Suite("without and with demonstration", questions.records, questions.grader)
+    return side_by_side([suite], {suite.name: measured.student}, {suite.name: measured.teacher})
+
+
+def _refused_before_training(work: Workplace, gain: Comparison) -> Evaluation | None:
+    evaluation = overall(work.config.gates, in_context_gain=gain)
+    return None if evaluation.verdict is Verdict.PASSED else evaluation
+
+
+def _evaluate(
+    work: Workplace, suites: Sequence[Suite], gain: Comparison | None, before: Measurement, after: Measurement
+) -> Evaluation:
+    gates = work.config.gates
+    skill, *kept = [suite.name for suite in suites]
+    old, new = ({name: scores.right for name, scores in each.scores.items()} for each in (before, after))
+    new_skill = new_skill_gate(skill, old[skill], new[skill], gates.new_skill)
+    retention = retention_gates({name: old[name] for name in kept}, {name: new[name] for name in kept}, gates.retention)
+    evaluation = overall(gates, in_context_gain=gain, new_skill=new_skill, retention=retention)
+    worst = {} if evaluation.worst_retention is None else {"retention": evaluation.worst_retention}
+    work.tell(scores={"new_skill": new_skill.after, **worst})
+    return evaluation
+
+
+def _reject(work: Workplace, candidate: Candidate) -> Outcome:
+    reason, comparison = rejection(candidate.evaluation)
+    put_report(work, candidate, outcome=reason)
+    example = f"; for example {_example(candidate.rows)}" if not candidate.history else ""
+    message = f"{comparison.suite}: {comparison.reason}{example}"
+    return _outcome(Result.REJECTED, reason, message, candidate.evaluation, None)
+
+
+def rejection(evaluation: Evaluation) -> tuple[str, Comparison]:
+    """Returns why an evaluation that has not Passed was rejected, and the comparison that says so."""
+    reasons = [("NoInContextGain", [evaluation.in_context_gain] if not evaluation.new_skill else [])]
+    reasons += [("SkillNotLearned", [evaluation.new_skill]), ("SkillForgotten", [*evaluation.retention])]
+    found = [(reason, each) for reason, comparisons in reasons for each in comparisons if each]
+    for verdict in (Verdict.FAILED, Verdict.INCONCLUSIVE):
+        for reason, comparison in found:
+            if comparison.verdict is verdict:
+                return (reason if verdict is Verdict.FAILED else "Inconclusive"), comparison
+    raise AssertionError(f"nothing to reject in {evaluation}")
+
+
+def _example(rows: Sequence[SideBySide]) -> str:
+    row = rows[0]
+    return f"{row.prompt!r:.120} was answered {row.after!r:.120} with the demonstration, expected {row.expected!r:.80}"
+
+
+def _summary(evaluation: Evaluation) -> str:
+    skill, worst = evaluation.new_skill, evaluation.worst_retention
+    assert skill is not None
+    learned = f"{skill.suite} {skill.before:.2f} → {skill.after:.2f} (n = {skill.n})"
+    return learned if worst is None else f"{learned}, worst retention {worst:.2f}"
+
+
+def _outcome(result: Result, reason: str, message: str, evaluation: Evaluation, ref: VersionRef | None) -> Outcome:
+    return Outcome(
+        step=Step.TRAIN, outcome=result, reason=reason, message=message, evaluation=evaluation,
+        version=ref.version if ref else "", digest=ref.digest if ref else "",
+    )  # fmt: skip

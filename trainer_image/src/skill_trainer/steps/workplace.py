@@ -1,0 +1,64 @@
+"""Where a run works: its configuration, its folder in the repository, a scratch folder, and who listens."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from skill_contract.step import TrainConfig
+from skill_store.repository import Repository
+from skill_store.runs import Run
+from skill_trainer.steps.stopping import Stop
+
+SCRATCH = Path("/scratch")
+"""Where a trainer pod mounts its large volume."""
+
+
+class Voice(Protocol):
+    """Whoever wants to know how far the run is: the progress server, a progress bar."""
+
+    def update(self, **news: Any) -> None:
+        """Takes what `ProgressServer.update` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    config: TrainConfig
+    repository: Repository
+    run: Run
+    folder: Path
+    """Empty at the start, removed at the end."""
+    device: torch.device
+    voices: tuple[Voice, ...]
+    stop: Stop
+
+    def tell(self, **news: Any) -> None:
+        """Tells everybody who listens; also the run's heartbeat."""
+        for voice in self.voices:
+            voice.update(**news)
+
+    def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Returns a small file of the run, made and stored where it is not there yet.
+
+        A restarted run neither repeats nor changes what an earlier attempt has measured.
+        """
+        stored = self.run.get(name)
+        if stored is None:
+            stored = make()
+            self.run.put(name, stored)
+        return stored
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields an empty folder in SKILL_SCRATCH, else in /scratch where that can be written, else wherever /tmp is."""
+    wanted = os.environ.get("SKILL_SCRATCH") or (str(SCRATCH) if os.access(SCRATCH, os.W_OK) else None)
+    with tempfile.TemporaryDirectory(dir=wanted, prefix="run-") as folder:
+        yield Path(folder)
