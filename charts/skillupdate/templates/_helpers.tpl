@@ -52,7 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, patch]  # patch: the finalizer
 - apiGroups: [sdft.dev]
   resources: [skillupdates/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [sdft.dev]
   resources: [skillupdates/finalizers]
   verbs: [update]  # to be an owner that blocks deletion, where OwnerReferencesPermissionEnforcement is on
@@ -61,16 +61,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]  # delete: a pod that hangs
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, patch]  # patch: the one annotation sdft.dev/weights
-- apiGroups: [apps]
-  resources: [replicasets]
-  verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
 
 {{- define "skillupdate.podSecurityContext" -}}
@@ -94,8 +91,6 @@ capabilities: {drop: [ALL]}
 - {name: SKILL_NAMESPACES, value: {{ join "," .Values.watchNamespaces | quote }}}
 - {name: SKILL_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
 - {name: SKILL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
-- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
