@@ -52,7 +52,9 @@ class World:
         return json.loads(self.kubectl("get", kind, "--selector", selector, "--output", "json"))["items"]
 
     def apply(self, *documents: dict[str, Any]) -> None:
-        self.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(documents))
+        # As JSON: PyYAML writes the string "1e-4" without quotes, which kubectl takes for a number.
+        everything = {"apiVersion": "v1", "kind": "List", "items": documents}
+        self.kubectl("apply", "--filename", "-", stdin=json.dumps(everything))
 
     def apply_file(self, path: Path) -> None:
         """Applies a file of the examples; the images of the project are those that this cluster was given."""
