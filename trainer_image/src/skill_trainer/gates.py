@@ -192,7 +192,7 @@ def _side(change: _Change, threshold: float, limit: str, way_out: str) -> str:
 
 def _drop_reason(change: _Change, allowed: float, settings: RetentionGate) -> str:
     scores = f"{change.lost} of {change.right_before} right answers lost, {change.won} won (n = {change.n})"
-    interval = f"change {change.gain:+.2f}, 95 % interval {change.low:+.2f} to {change.high:+.2f}"
+    interval = f"change {change.gain:+.3f}, 95 % interval {change.low:+.3f} to {change.high:+.3f}"
     setting = f"maxDrop {settings.max_drop:g}"
     if allowed < settings.max_drop:
         setting = f"minNormalized {settings.min_normalized:g} of {change.right_before / change.n:.2f}"
