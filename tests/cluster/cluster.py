@@ -122,6 +122,7 @@ def _start() -> None:
     folder = _folder()
     for program in ("etcd", "kube-apiserver", "coredns", "kubectl"):  # builds take minutes: before anything runs
         binary(program)
+    shutil.rmtree(folder / "log", ignore_errors=True)
     processes = Processes(folder, outlive=True)
     say("Starting registry, network and control plane …")
     pause = images.load("pause", registry.start(processes, _registry_data()))
