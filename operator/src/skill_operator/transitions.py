@@ -25,8 +25,8 @@ _NOTES = (ConditionType.QUEUED, ConditionType.SUSPENDED)
 def transitions(old: Status, new: Status) -> tuple[News, ...]:
     """Returns the news in a change of status, in the order in which they happen in an update's life."""
     return (
-        *_milestones(old, new),
         *_training(old.training or Training(), new.training or Training()),
+        *_milestones(old, new),
         *_rollout(old.rollout, new.rollout),
         *_marks(old, new),
     )

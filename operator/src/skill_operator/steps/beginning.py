@@ -43,6 +43,7 @@ def settled(facts: Facts) -> Verdict | None:
         reason=ready.reason if ready else Reason.PROMOTED,
         message=ready.message if ready else "",
         actions=(RemoveFinalizer(),) if facts.update.holds_finalizer else (),
+        marks={c.type: c.message for c in known.conditions if c.type == ConditionType.GITOPS_CONFLICT},
         requeue_after=None,
     )
 

@@ -1,0 +1,216 @@
+"""A small model of the world around the plan: it carries actions out and lets pods end as a test says.
+
+Pure: for tables and property tests of `plan`. What Kubernetes really does is tested on a real API server, in `api/`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from skill_contract.outcome import Outcome
+from skill_contract.progress import Progress
+from skill_contract.step import Step
+from skill_operator.actions import (
+    Action,
+    AddFinalizer,
+    ApplyWeights,
+    CreateJob,
+    DeleteJob,
+    DeletePod,
+    PatchJob,
+    Refusal,
+    RemoveFinalizer,
+)
+from skill_operator.api import FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
+from skill_operator.manifests.pod import Images
+from skill_operator.observed import Neighbour, Observed
+from skill_operator.plan import Plan, plan
+from skill_operator.reading import step_jobs, target
+from skill_operator.status import Status, read
+from tests.operator import raw
+from tests.operator.raw import NOW, Raw
+
+IMAGES = Images("trainer:1", "store:1", version="0.1.0")
+
+
+class Sim:
+    """One update, its children and the Deployment that it serves."""
+
+    def __init__(self, body: Raw | None = None, deployment: Raw | None = None) -> None:
+        self.body = body or raw.update()
+        self.jobs: dict[str, Raw] = {}
+        self.pods: list[Raw] = []
+        self.deployment = deployment
+        self.serving: list[Raw] = []
+        self.neighbours: tuple[Neighbour, ...] = ()
+        self.progress: Progress | None = None
+        self.refuse: dict[type[Action], Refusal] = {}
+        self.now = NOW
+        self.done: list[Action] = []
+        if deployment:
+            self.roll(digest=raw.PARENT[1])
+
+    # -- passes -----------------------------------------------------------------------------------------------------
+
+    def plan(self, refusals: tuple[Refusal, ...] = ()) -> Plan:
+        container = "server"
+        seen = Observed(
+            jobs=step_jobs(self.jobs.values(), self.pods),
+            neighbours=self.neighbours,
+            progress=self.progress,
+            target=target(self.deployment, self.serving, container),
+            refusals=refusals,
+        )
+        return plan(parse(copy.deepcopy(self.body)), seen, IMAGES, self.now)
+
+    def look(self, *, write: bool = True) -> Plan:
+        """One pass; `write=False`: the operator dies before it writes the status."""
+        planned = self.plan()
+        refusals = tuple(r for action in planned.actions if (r := self._carry_out(action)))
+        if refusals:
+            planned = self.plan(refusals)
+        if write:
+            self.body["status"] = copy.deepcopy(dict(planned.status))
+        return planned
+
+    def settle(self, *, write: bool = True) -> Plan:
+        """Passes until one neither acts nor changes the status."""
+        for _ in range(30):
+            before = copy.deepcopy(self.body), len(self.done)
+            planned = self.look(write=write)
+            if (self.body, len(self.done)) == before:
+                return planned
+        raise AssertionError(f"30 passes and no rest: {self.done[-6:]}")
+
+    def _carry_out(self, action: Action) -> Refusal | None:
+        if type(action) in self.refuse:
+            return self.refuse[type(action)]
+        self.done.append(action)
+        match action:
+            case CreateJob():
+                self._create(copy.deepcopy(dict(action.manifest)))
+            case PatchJob():
+                self.jobs[action.name] = raw.merged(self.jobs[action.name], dict(action.patch))
+            case DeleteJob():
+                self._delete(action.name)
+            case DeletePod():
+                self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != action.name]
+            case ApplyWeights():
+                self._annotate(action.weights)
+            case AddFinalizer():
+                self.body["metadata"]["finalizers"] = [FINALIZER]
+            case RemoveFinalizer():
+                self.body["metadata"]["finalizers"] = []
+        return None
+
+    def _create(self, manifest: Raw) -> None:
+        name = manifest["metadata"]["name"]
+        if name not in self.jobs:
+            manifest["metadata"]["uid"] = f"uid-of-{name}"
+            self.jobs[name] = manifest | {"status": {"active": 1}}
+
+    def _delete(self, name: str) -> None:
+        job = self.jobs.pop(name)
+        self.pods = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] != job["metadata"]["uid"]]
+
+    def _annotate(self, weights: str) -> None:
+        assert self.deployment is not None
+        metadata = self.deployment["spec"]["template"]["metadata"]
+        metadata["annotations"] = {WEIGHTS_ANNOTATION: weights} if weights else {}
+        self.deployment["metadata"]["generation"] += 1
+
+    # -- the world --------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        return read(self.body["status"])
+
+    @property
+    def annotation(self) -> str:
+        assert self.deployment is not None
+        return str(
+            (self.deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(WEIGHTS_ANNOTATION, "")
+        )
+
+    def job(self, step: str) -> Raw:
+        """The newest Job of a step."""
+        jobs = [job for job in self.jobs.values() if job["metadata"]["labels"]["sdft.dev/step"] == step]
+        return max(jobs, key=lambda job: int(job["metadata"]["labels"]["sdft.dev/run"]))
+
+    def has_job(self, step: str) -> bool:
+        return any(job["metadata"]["labels"]["sdft.dev/step"] == step for job in self.jobs.values())
+
+    def pod(self, step: str, status: Raw) -> Raw:
+        """A new pod of a step's newest Job."""
+        job = self.job(step)
+        name = f"{job['metadata']['name']}-0-{len(self.pods)}"
+        pod = {
+            "metadata": {
+                "name": name,
+                "uid": f"uid-of-{name}",
+                "creationTimestamp": to_rfc3339(self.now + len(self.pods)),
+                "ownerReferences": [{"uid": job["metadata"]["uid"]}],
+            },
+            "spec": {"nodeName": "node-1"},
+            "status": status,
+        }
+        self.pods.append(pod)
+        return pod
+
+    def finish(self, step: str, answer: Outcome | None = None, *, keep_pod: bool = True) -> None:
+        """A step's Job ends well, with this last word or the usual one."""
+        usual = raw.outcome(Step.PROMOTE if step == "revert" else Step(step))
+        if keep_pod:
+            self.pod(step, raw.said(answer or usual, at=self.now))
+        self.job(step)["status"] = {"conditions": [raw.job_condition("Complete", at=self.now)]}
+
+    def fail(self, step: str, status: Raw, reason: str = "BackoffLimitExceeded", failed: int = 1) -> None:
+        """A step's Job fails, with its last pod in this status."""
+        self.pod(step, status)
+        failure = raw.job_condition("Failed", reason, f"Job says {reason}", at=self.now)
+        self.job(step)["status"] = {"failed": failed, "conditions": [failure]}
+
+    def roll(self, digest: str = raw.CHILD[1], **changes: Any) -> None:
+        """The Deployment controller and kubelets bring all pods to the template's version."""
+        assert self.deployment is not None
+        count = self.deployment["spec"]["replicas"]
+        weights = self.annotation
+        status = raw.serving_status(raw.fetched(weights, digest)) if not changes else raw.serving_status(**changes)
+        self.serving = [raw.serving_pod(index, weights, copy.deepcopy(status)) for index in range(count)]
+        ready = count if not changes else 0
+        self.deployment["status"] = {
+            "observedGeneration": self.deployment["metadata"]["generation"],
+            "replicas": count,
+            "updatedReplicas": count,
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+        }
+
+    def until_published(self) -> None:
+        """From nothing to a published version, the straight way."""
+        self.settle()
+        self.finish("check")
+        self.settle()
+        self.finish("train")
+        self.settle()
+
+    def until_rolled(self) -> None:
+        """To all pods on the candidate; the soak has begun."""
+        self.until_published()
+        self.roll()
+        self.settle()
+
+    def until_promoting(self) -> None:
+        """To a promote Job that has been started."""
+        self.until_rolled()
+        self.now += 31
+        self.settle()
+
+    def until_done(self) -> None:
+        self.until_promoting()
+        self.finish("promote")
+        self.settle()
+
+    def delete(self) -> None:
+        self.body["metadata"]["deletionTimestamp"] = to_rfc3339(self.now)

@@ -1,0 +1,174 @@
+"""Settings, command line, metrics, health, trainer client and API errors: the edges, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+import yaml
+from aiohttp import web
+
+from skill_contract.progress import Progress, Stage
+from skill_operator import kube
+from skill_operator.cli import main
+from skill_operator.health import serve_health
+from skill_operator.kube import Kind, conflicting_managers
+from skill_operator.metrics import Metrics
+from skill_operator.settings import SettingsError, read_settings
+from skill_operator.trainer_client import TrainerClient
+from tests.operator import raw
+from tests.operator.sim import Sim
+
+IMAGES = {"SKILL_TRAINER_IMAGE": "t:1", "SKILL_STORE_IMAGE": "s:1"}
+
+
+def test_settings_come_from_the_environment_with_defaults():
+    settings = read_settings(IMAGES | {"SKILL_NAMESPACES": "a, b,", "SKILL_METRICS_PORT": "0", "OTHER": "x"})
+    assert (settings.watched, settings.metrics_port, settings.health_port) == (("a", "b"), 0, 8080)
+    assert (settings.images.trainer, settings.images.store) == ("t:1", "s:1")
+
+
+def test_all_problems_of_the_settings_are_named_at_once():
+    with pytest.raises(SettingsError) as error:
+        read_settings({"SKILL_METRICS_PORT": "many", "SKILL_PASS_SECONDS": "long"})
+    for word in ("SKILL_TRAINER_IMAGE", "SKILL_STORE_IMAGE", "SKILL_METRICS_PORT", "'many'", "SKILL_PASS_SECONDS"):
+        assert word in str(error.value)
+
+
+def test_run_without_settings_ends_with_a_clear_word(capsys, monkeypatch):
+    for variable in IMAGES:
+        monkeypatch.delenv(variable, raising=False)
+    assert main(["run"]) == 64
+    assert "SKILL_TRAINER_IMAGE" in capsys.readouterr().err
+
+
+def test_plan_shows_what_would_be_done_without_a_cluster(tmp_path, capsys):
+    document = raw.update()
+    del document["status"], document["metadata"]["uid"], document["metadata"]["namespace"]
+    path = tmp_path / "update.yaml"
+    path.write_text(yaml.safe_dump_all([{"kind": "Secret"}, document]))
+    assert main(["plan", str(path)]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["update"] == "refund-tool"
+    (action,) = shown["passes"][-1]["actions"]
+    assert action["create"]["metadata"]["labels"]["sdft.dev/step"] == "check"
+
+
+def test_metrics_of_a_life():
+    metrics = Metrics("1.2.3")
+    sim, before = Sim(deployment=raw.deployment()), {}
+
+    def observe() -> None:
+        nonlocal before
+        metrics.seen(raw.UID, sim.status.phase)
+        metrics.changed("team", "refund-tool", before, sim.body["status"], raw.NOW - 60)
+        before = dict(sim.body["status"])
+
+    def value(series: str, /, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"skill_operator_{series}", labels)
+
+    sim.settle()
+    observe()
+    assert value("updates", phase="Checking") == 1
+    assert value("queue_seconds_sum") == 60
+    sim.finish("check")
+    sim.settle()
+    sim.pod("train", raw.running())
+    sim.progress = Progress(stage=Stage.TRAINING, step=5, total=10, loss=0.25, heartbeat=raw.NOW)
+    sim.settle()
+    observe()
+    assert value("training", namespace="team", name="refund-tool", value="loss") == 0.25
+    sim.finish("train")
+    sim.settle()
+    sim.roll(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False)
+    sim.settle()
+    observe()
+    sim.roll(digest=raw.PARENT[1])
+    sim.settle()
+    observe()
+    assert value("training", namespace="team", name="refund-tool", value="loss") is None
+    assert value("gate_verdicts_total", verdict="Passed") == 1
+    assert value("rollbacks_total", reason="DigestMismatch") == 1
+    assert value("rollouts_total", result="NotPromoted") == 1
+    assert (value("updates", phase="RolledBack"), value("updates", phase="Checking")) == (1, 0)
+    assert value("build_info", version="1.2.3") == 1
+    metrics.seen(raw.UID, None)
+    assert value("updates", phase="RolledBack") == 0
+
+
+async def test_health_answers_and_says_when_it_is_ready(unused_port):
+    ready = asyncio.Event()
+    runner = await serve_health(unused_port, ready)
+    try:
+        async with aiohttp.ClientSession() as session:
+            answers = []
+            for path in ("healthz", "readyz"):
+                async with session.get(f"http://127.0.0.1:{unused_port}/{path}") as response:
+                    answers.append(response.status)
+            ready.set()
+            async with session.get(f"http://127.0.0.1:{unused_port}/readyz") as response:
+                answers.append(response.status)
+    finally:
+        await runner.cleanup()
+    assert answers == [200, 503, 200]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "readable"),
+    [
+        (Progress(stage=Stage.TRAINING, step=3, heartbeat=1.0).dump_json(), 200, True),
+        ("not JSON", 200, False),
+        ("{}", 200, False),
+        ("oops", 500, False),
+    ],
+)
+async def test_trainer_says_how_far_it_is_or_nothing(unused_port, body: str, status: int, *, readable: bool):
+    async def progress(_: web.Request) -> web.Response:
+        return web.Response(text=body, status=status)
+
+    app = web.Application()
+    app.add_routes([web.get("/progress", progress)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_port).start()
+    try:
+        async with TrainerClient(unused_port) as client:
+            seen = await client.progress("127.0.0.1")
+    finally:
+        await runner.cleanup()
+    assert (seen is not None) == readable
+
+
+async def test_trainer_that_is_not_there_says_nothing(unused_port):
+    async with TrainerClient(unused_port) as client:
+        assert await client.progress("127.0.0.1") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(404, kube.Missing), (409, kube.Conflict), (429, kube.Retryable), (500, kube.Retryable), (503, kube.Retryable),
+     (401, kube.Retryable), (403, kube.Refused), (422, kube.Refused), (400, kube.Refused)],
+)  # fmt: skip
+def test_every_answer_has_its_kind_of_error(code: int, kind: type[kube.KubeError]):
+    error = kube._error(code, {"message": "words"}, "GET /x")
+    assert type(error) is kind
+    assert "words" in str(error)
+
+
+def test_managers_in_a_conflict_are_named():
+    causes = [{"message": 'conflict with "argocd-controller" using apps/v1'}, {"message": 'conflict with "kubectl"'}]
+    error = kube._error(409, {"message": "x", "details": {"causes": causes}}, "PATCH /x")
+    assert conflicting_managers(error) == "argocd-controller, kubectl"
+
+
+def test_paths():
+    pods = Kind("/api/v1", "pods")
+    assert pods.path("a", "b", "status") == "/api/v1/namespaces/a/pods/b/status"
+    assert pods.path(None) == "/api/v1/pods"
+
+
+def test_answers_that_are_no_objects_become_messages():
+    assert kube._decode(b"upstream is down") == {"message": "upstream is down"}
+    assert kube._decode(json.dumps(["x"]).encode()) == {"message": "['x']"}

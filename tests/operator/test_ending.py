@@ -1,0 +1,139 @@
+"""Ends and their aftermath: deleted, reverted, erased, settled."""
+
+from __future__ import annotations
+
+from skill_contract.outcome import Result
+from skill_contract.step import Step
+from skill_operator.actions import (
+    AddFinalizer,
+    DeleteJob,
+    RemoveFinalizer,
+)
+from skill_operator.api import API_VERSION, FINALIZER
+from skill_operator.conditions import is_settled
+from tests.operator import raw
+from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
+from tests.operator.seen import promote_config, served, trained, truth, why
+from tests.operator.sim import Sim
+
+
+def test_deleted_update_that_rolls_nothing_is_let_go_at_once():
+    sim = trained()
+    sim.delete()
+    done = len(sim.done)
+    planned = sim.look(write=False)
+    assert (planned.requeue_after, len(sim.done)) == (None, done)
+
+
+def test_update_that_is_deleted_in_its_rollout_goes_back_first():
+    sim = served()
+    sim.until_rolled()
+    sim.delete()
+    sim.settle()
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == ("", [FINALIZER])
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert sim.body["metadata"]["finalizers"] == []
+
+
+def test_update_that_is_deleted_while_promoting_stops_the_promotion_first():
+    sim = served()
+    sim.until_promoting()
+    sim.delete()
+    sim.look()
+    assert isinstance(sim.done[-1], DeleteJob)
+    assert sim.annotation == CANDIDATE
+    sim.settle()
+    assert sim.annotation == ""
+
+
+def test_update_that_is_deleted_after_its_promotion_keeps_the_new_weights():
+    sim = served()
+    sim.until_promoting()
+    sim.finish("promote")
+    sim.delete()
+    sim.settle()
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (CANDIDATE, [])
+
+
+def test_finalizer_is_let_go_when_the_rollback_takes_too_long():
+    sim = served()
+    sim.until_rolled()
+    sim.delete()
+    sim.settle()
+    sim.now += 1801
+    sim.settle()
+    assert sim.body["metadata"]["finalizers"] == []
+
+
+def test_revert_takes_the_head_back_first_and_then_the_pods():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.body["metadata"]["generation"] = 2
+    assert not is_settled(sim.body)
+    sim.settle()
+    config = promote_config(sim, "revert")
+    assert (config.version, config.digest, config.parent_digest, config.pods) == (*PARENT, CHILD[1], ())
+    assert (sim.status.phase, sim.annotation) == ("Reverting", CANDIDATE)
+    sim.finish("revert")
+    sim.settle()
+    assert sim.annotation == PREVIOUS
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert (sim.status.phase, why(sim)[0], truth(sim)["Succeeded"]) == ("Reverted", "Reverted", "True")
+    assert is_settled(sim.body)
+
+
+def test_revert_is_refused_when_a_later_update_stands_on_this_one():
+    sim = served()
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    answer = raw.outcome(Step.PROMOTE, Result.FAILED, "HeadMoved", "the head is 000043")
+    sim.fail("revert", raw.said(answer, 42), "PodFailurePolicy")
+    sim.settle()
+    assert (why(sim, "Stalled")[0], sim.annotation) == ("RevertRefused", CANDIDATE)
+    assert "000043" in why(sim)[1]
+    assert truth(sim)["Succeeded"] == "True"
+    assert is_settled(sim.body)
+
+
+def test_status_that_is_erased_in_the_rollout_is_learnt_again_with_the_parent_to_go_back_to():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_rolled()
+    sim.body["status"] = {}
+    sim.settle()
+    assert sim.status.rollout is not None
+    assert (sim.status.rollout.previous, sim.status.phase) == (PREVIOUS, "Soaking")
+    sim.serving[0]["status"]["containerStatuses"][0]["restartCount"] = 3
+    sim.settle()
+    assert sim.annotation == PREVIOUS
+
+
+def test_final_update_is_never_taken_up_again():
+    sim = served()
+    sim.until_done()
+    done = len(sim.done)
+    sim.jobs.clear()
+    sim.pods.clear()
+    sim.deployment = None
+    sim.body["spec"]["approved"] = True
+    sim.body["metadata"]["generation"] = 2
+    sim.settle()
+    assert (len(sim.done), sim.status.phase, sim.status.observed_generation) == (done, "Succeeded", 2)
+
+
+def test_finalizer_is_held_during_the_rollout_only():
+    sim = served()
+    sim.until_done()
+    held = [type(action) for action in sim.done if isinstance(action, AddFinalizer | RemoveFinalizer)]
+    assert held == [AddFinalizer, RemoveFinalizer]
+
+
+def test_children_belong_to_the_update():
+    sim = served()
+    sim.until_promoting()
+    for job in sim.jobs.values():
+        (owner,) = job["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["apiVersion"], owner["controller"]) == (raw.UID, API_VERSION, True)

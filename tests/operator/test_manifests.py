@@ -1,0 +1,179 @@
+"""The Jobs that the operator makes: restricted, owned, labelled, with the failure policy of the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skill_contract.manifest import VersionRef
+from skill_contract.spec import SkillUpdateSpec
+from skill_contract.step import Pod, PromoteConfig, TrainConfig
+from skill_operator.api import SkillUpdate, parse
+from skill_operator.manifests.job import check_job, promote_job, train_job
+from skill_operator.manifests.serving import digest_in, weights_patch
+from tests.operator import raw
+from tests.operator.sim import IMAGES
+
+
+def made(**spec: Any) -> tuple[SkillUpdate, SkillUpdateSpec]:
+    update = parse(raw.update(**spec))
+    assert update.spec is not None, update.problem
+    return update, update.spec
+
+
+def jobs(**spec: Any) -> dict[str, raw.Raw]:
+    """Every Job of an update, by step."""
+    update, parsed = made(**spec)
+    version = VersionRef(version=raw.CHILD[0], digest=raw.CHILD[1])
+    pods = (Pod(name="p", url="http://10.0.0.1:8000"),)
+    return {
+        "check": check_job(update, parsed, IMAGES),
+        "train": train_job(update, parsed, IMAGES),
+        "promote": promote_job(update, parsed, IMAGES, version=version, parent_digest=raw.PARENT[1], pods=pods),
+    }
+
+
+def pod_of(job: raw.Raw) -> raw.Raw:
+    return job["spec"]["template"]["spec"]
+
+
+def container_of(job: raw.Raw) -> raw.Raw:
+    (container,) = pod_of(job)["containers"]
+    return container
+
+
+def environment(job: raw.Raw) -> dict[str, Any]:
+    return {variable["name"]: variable.get("value") for variable in container_of(job)["env"]}
+
+
+@pytest.mark.parametrize("step", ["check", "train", "promote"])
+def test_pod_is_restricted_and_has_no_token(step: str):
+    job = jobs()[step]
+    pod, container = pod_of(job), container_of(job)
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/scratch"}
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert (container["name"], pod["restartPolicy"]) == ("step", "Never")
+
+
+def test_failure_policy_says_what_the_exit_codes_of_the_contract_mean():
+    spec = jobs(training={"failurePolicy": {"maxRestarts": 7}, "activeDeadlineSeconds": 77})["train"]["spec"]
+    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"], spec["completionMode"]) == (7, 77, "Indexed")
+    assert spec["podReplacementPolicy"] == "Failed"
+    rules = spec["podFailurePolicy"]["rules"]
+    assert [(rule["action"], rule.get("onExitCodes", {}).get("values")) for rule in rules] == [
+        ("FailJob", [42]), ("Ignore", [75]), ("Ignore", None),
+    ]  # fmt: skip
+    assert rules[2]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+@pytest.mark.parametrize(
+    ("training", "resources"),
+    [
+        ({"gpusPerNode": 8}, {"limits": {"nvidia.com/gpu": "8"}}),
+        ({"gpusPerNode": 0}, {}),
+        ({"gpusPerNode": 1, "gpuResource": "amd.com/gpu", "resources": {"requests": {"cpu": 4, "memory": "16Gi"}}},
+         {"requests": {"cpu": "4", "memory": "16Gi"}, "limits": {"amd.com/gpu": "1"}}),
+    ],
+)  # fmt: skip
+def test_only_training_asks_for_gpus(training: raw.Raw, resources: raw.Raw):
+    made_jobs = jobs(training=training)
+    assert container_of(made_jobs["train"])["resources"] == resources
+    for step in ("check", "promote"):
+        assert "limits" not in container_of(made_jobs[step])["resources"]
+
+
+def test_configuration_reads_back_as_the_spec_says():
+    made_jobs = jobs(skill={"description": "costs $(PRICE) or $5"}, method={"seed": 5})
+    config = TrainConfig.parse_json(environment(made_jobs["train"])["SKILL_CONFIG"].replace("$$", "$"))
+    assert (config.update.uid, config.method.seed, config.skill.description) == (raw.UID, 5, "costs $(PRICE) or $5")
+    promote = PromoteConfig.parse_json(environment(made_jobs["promote"])["SKILL_CONFIG"])
+    assert (promote.digest, promote.parent_digest) == (raw.CHILD[1], raw.PARENT[1])
+
+
+def test_no_dollar_of_the_configuration_is_left_for_kubernetes_to_expand():
+    config = environment(jobs(skill={"description": "$(HOME)"})["train"])["SKILL_CONFIG"]
+    assert "$$(HOME)" in config
+
+
+def test_placing_and_resources_do_not_reach_the_trainer():
+    job = jobs(training={"template": {"nodeSelector": {"pool": "a"}}, "resources": {"requests": {"cpu": "4"}}})["train"]
+    training = TrainConfig.parse_json(environment(job)["SKILL_CONFIG"]).training
+    assert (training.template, training.resources) == ({}, {})
+
+
+def test_storage_reaches_every_step_as_the_sdk_expects_it():
+    storage = {"secretRef": {"name": "s3-creds"}, "endpoint": "http://s3:8333", "serviceAccountName": "trainer"}
+    for job in jobs(storage=storage).values():
+        assert container_of(job)["envFrom"] == [{"secretRef": {"name": "s3-creds"}}]
+        assert environment(job)["AWS_ENDPOINT_URL_S3"] == "http://s3:8333"
+        assert environment(job)["AWS_DEFAULT_REGION"] == "us-east-1"
+        assert pod_of(job)["serviceAccountName"] == "trainer"
+        assert pod_of(job)["automountServiceAccountToken"] is False
+
+
+def test_region_of_the_user_wins_and_none_is_made_up_for_a_cloud():
+    env = [{"name": "AWS_DEFAULT_REGION", "value": "eu-central-1"}]
+    named = jobs(storage={"endpoint": "http://s3"}, training={"template": {"env": env}})
+    assert [environment(job)["AWS_DEFAULT_REGION"] for job in named.values()] == ["eu-central-1"] * 3
+    assert all("AWS_DEFAULT_REGION" not in environment(job) for job in jobs().values())
+
+
+TEMPLATE = {
+    "labels": {"team": "support", "sdft.dev/step": "forged"},
+    "annotations": {"note": "x"},
+    "nodeSelector": {"pool": "gpu"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "priorityClassName": "low",
+    "image": "mine/trainer:1",
+    "imagePullSecrets": [{"name": "registry"}],
+    "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Ti"}}, {"name": "cache", "emptyDir": {}}],
+    "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+}
+
+
+def test_template_shapes_the_training_pod_and_leaves_the_operator_s_labels_alone():
+    job = jobs(training={"template": TEMPLATE})["train"]
+    pod, metadata = pod_of(job), job["spec"]["template"]["metadata"]
+    assert (metadata["labels"]["team"], metadata["labels"]["sdft.dev/step"]) == ("support", "train")
+    assert metadata["annotations"] == {"note": "x"}
+    assert (pod["nodeSelector"], pod["priorityClassName"]) == ({"pool": "gpu"}, "low")
+    assert container_of(job)["image"] == "mine/trainer:1"
+    volumes = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"]}
+    assert volumes == {"tmp": {}, "scratch": {"sizeLimit": "1Ti"}, "cache": {}}
+
+
+def test_only_pull_settings_of_the_template_reach_the_other_steps():
+    made_jobs = jobs(training={"template": TEMPLATE})
+    for step in ("check", "promote"):
+        assert pod_of(made_jobs[step])["imagePullSecrets"] == [{"name": "registry"}]
+        assert {"nodeSelector", "tolerations", "priorityClassName"}.isdisjoint(pod_of(made_jobs[step]))
+    assert container_of(made_jobs["check"])["image"] == "mine/trainer:1"
+    assert container_of(made_jobs["promote"])["image"] == "store:1"
+
+
+def test_queue_label_of_kueue_reaches_the_train_job_only():
+    update = parse(raw.update(metadata={"labels": {"kueue.x-k8s.io/queue-name": "gpus", "other": "x"}}))
+    assert update.spec is not None
+    train, check = train_job(update, update.spec, IMAGES), check_job(update, update.spec, IMAGES)
+    assert train["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert "other" not in train["metadata"]["labels"]
+    assert "kueue.x-k8s.io/queue-name" not in check["metadata"]["labels"]
+    assert "kueue.x-k8s.io/queue-name" not in train["spec"]["template"]["metadata"]["labels"]
+
+
+def test_weights_patch_owns_one_annotation_or_nothing():
+    patch = weights_patch("support-llm", raw.CANDIDATE)
+    assert patch["spec"] == {"template": {"metadata": {"annotations": {"sdft.dev/weights": raw.CANDIDATE}}}}
+    assert weights_patch("support-llm", "")["spec"] == {"template": {"metadata": {}}}
+
+
+@pytest.mark.parametrize(("weights", "digest"), [(raw.CANDIDATE, raw.CHILD[1]), ("", ""), ("s3://m/versions/1", "")])
+def test_digest_in_an_annotation(weights: str, digest: str):
+    assert digest_in(weights) == digest

@@ -1,0 +1,127 @@
+"""Facts from raw objects: the odd shapes that real ones have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skill_operator import reading
+from skill_operator.api import to_rfc3339, to_unix
+from tests.operator import raw
+from tests.operator.raw import CANDIDATE, CHILD
+
+
+def test_deployment_counts_as_settled_only_when_nothing_is_left_of_the_old():
+    settled = reading.target(raw.deployment(), [], "server")
+    assert settled is not None
+    assert settled.is_settled
+    for change in (
+        {"status": {"updatedReplicas": 1}},
+        {"status": {"replicas": 3}},
+        {"status": {"availableReplicas": 1}},
+        {"status": {"observedGeneration": 0}},
+        {"spec": {"paused": True}},
+        {"spec": {"replicas": 3}},
+    ):
+        seen = reading.target(raw.merged(raw.deployment(), change), [], "server")
+        assert seen is not None
+        assert not seen.is_settled, change
+        assert seen.state
+
+
+def test_deployment_that_goes_away_is_no_target():
+    assert reading.target(None, [], "server") is None
+    dying = raw.merged(raw.deployment(), {"metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}})
+    assert reading.target(dying, [], "server") is None
+
+
+def test_newest_writer_of_the_annotation_is_named():
+    fields = {"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:sdft.dev/weights": {}}}}}}
+    managed = [
+        {"manager": "old", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields},
+        {"manager": "argocd", "time": "2026-02-01T00:00:00Z", "fieldsV1": fields},
+        {"manager": "later", "time": "2026-03-01T00:00:00Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+    ]
+    seen = reading.target(raw.merged(raw.deployment(), {"metadata": {"managedFields": managed}}), [], "server")
+    assert seen is not None
+    assert seen.weights_manager == "argocd"
+
+
+def test_failed_fetch_that_is_started_again_is_read_from_its_last_state():
+    status = raw.serving_status("", ready=False)
+    status["initContainerStatuses"][0] |= {
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": raw.terminated(1, raw.fetch_failed("DigestMismatch"))},
+    }
+    seen = reading.target(raw.deployment(), [raw.serving_pod(0, CANDIDATE, status)], "server")
+    assert seen is not None
+    assert seen.pods[0].fetch is not None
+    assert seen.pods[0].fetch.reason == "DigestMismatch"
+
+
+@pytest.mark.parametrize("message", ["", "not JSON", '{"outcome": 7}', '["list"]'])
+def test_message_that_is_no_document_is_no_proof(message: str):
+    seen = reading.target(raw.deployment(), [raw.serving_pod(0, CANDIDATE, raw.serving_status(message))], "server")
+    assert seen is not None
+    assert seen.pods[0].fetch is None
+
+
+def test_pods_of_a_job_come_newest_first_and_strangers_not_at_all():
+    job = {
+        "metadata": {"name": "j", "uid": "job", "labels": {"sdft.dev/step": "train", "sdft.dev/run": "2"}},
+        "spec": {},
+    }
+    pods = [
+        {
+            "metadata": {"name": name, "uid": name, "creationTimestamp": to_rfc3339(time),
+                         "ownerReferences": [{"uid": owner}]},
+            "status": raw.said(raw.outcome(raw.Step.TRAIN)),
+        }
+        for name, time, owner in [("a", 1, "job"), ("b", 2, "job"), ("c", 3, "another")]
+    ]  # fmt: skip
+    (seen,) = reading.step_jobs([job], pods)
+    assert ([pod.name for pod in seen.pods], seen.run, seen.step) == (["b", "a"], 2, "train")
+    assert seen.pods[0].outcome is not None
+    assert seen.pods[0].outcome.digest == CHILD[1]
+
+
+@pytest.mark.parametrize(
+    ("selector", "query"),
+    [
+        ({"matchLabels": {"app": "llm", "tier": "x"}}, "app=llm,tier=x"),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1", "2"]}]}, "a in (1,2)"),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, "a notin (1)"),
+        ({"matchLabels": {"b": "c"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]}, "b=c,a"),
+        ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, "!a"),
+    ],
+)
+def test_selector_as_a_query(selector: dict[str, Any], query: str):
+    assert reading.selector({"spec": {"selector": selector}}) == query
+
+
+@pytest.mark.parametrize(
+    ("status", "active"),
+    [
+        ({}, False),
+        ({"startTime": "2026-01-01T00:00:00Z"}, True),
+        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "True"}]}, False),
+        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Queued", "status": "True"}]}, False),
+    ],
+)
+def test_neighbour_is_active_once_it_has_left_the_queue(status: raw.Raw, *, active: bool):
+    assert reading.neighbour(raw.update() | {"status": status}).is_active == active
+
+
+def test_neighbour_names_the_target_that_it_rolls():
+    rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
+    assert reading.neighbour(raw.update() | {"status": rolling}).rolling == "team/support-llm"
+    over = rolling | {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    assert reading.neighbour(raw.update() | {"status": over}).rolling == ""
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("1970-01-01T00:01:00Z", 60.0), ("", None), (None, None), ("soon", None)]
+)
+def test_times(time: str | None, seconds: float | None):
+    assert to_unix(time) == seconds

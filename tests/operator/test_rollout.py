@@ -1,0 +1,327 @@
+"""Rollouts: written down, applied, proved, promoted; or taken back, with proof."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skill_contract.outcome import Result
+from skill_contract.step import Step
+from skill_operator.actions import (
+    ApplyWeights,
+    Refusal,
+)
+from skill_operator.api import FINALIZER, Reason
+from skill_operator.conditions import is_settled
+from tests.operator import raw
+from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
+from tests.operator.seen import assert_failed, neighbour, promote_config, served, trained, truth, why
+from tests.operator.sim import Sim
+
+
+def test_rollout_writes_down_what_to_go_back_to_before_it_touches_anything():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.settle()
+    sim.finish("check")
+    sim.settle()
+    sim.finish("train")
+    while sim.status.rollout is None:
+        assert sim.annotation == PREVIOUS
+        sim.look()
+    assert sim.annotation == PREVIOUS
+    assert (sim.status.rollout.previous, sim.status.rollout.previous_digest) == (PREVIOUS, PARENT[1])
+    assert sim.body["metadata"]["finalizers"] == [FINALIZER]
+    sim.settle()
+    assert sim.annotation == CANDIDATE
+
+
+def test_straight_rollout_ends_promoted_and_lets_go():
+    sim = served()
+    sim.until_rolled()
+    assert sim.status.rollout is not None
+    assert (sim.status.rollout.pods_verified, sim.status.phase) == ("2/2", "Soaking")
+    assert not sim.has_job("promote")
+    sim.now += 31
+    sim.settle()
+    config = promote_config(sim)
+    assert [(pod.name, pod.url) for pod in config.pods] == [
+        ("support-llm-0", "http://127.0.0.1:8000"), ("support-llm-1", "http://127.0.0.1:8000"),
+    ]  # fmt: skip
+    sim.finish("promote")
+    sim.settle()
+    assert (sim.status.phase, truth(sim)["Ready"], truth(sim)["RolledOut"]) == ("Succeeded", "True", "True")
+    assert (sim.body["metadata"]["finalizers"], sim.annotation) == ([], CANDIDATE)
+    assert is_settled(sim.body)
+
+
+def test_old_pods_do_not_count_as_served():
+    sim = served()
+    sim.until_published()
+    sim.settle()
+    assert sim.status.rollout is not None
+    assert sim.status.rollout.pods_verified == "0/2"
+    assert sim.status.rollout.verified_at is None
+
+
+def test_ready_pod_with_another_digest_does_not_count():
+    sim = served()
+    sim.until_published()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert sim.status.rollout is not None
+    assert (sim.status.rollout.pods_verified, sim.status.phase) == ("0/2", "RollingOut")
+
+
+def test_pod_that_is_lost_in_the_soak_begins_it_anew():
+    sim = served()
+    sim.until_rolled()
+    lost = sim.serving.pop()
+    sim.now += 29
+    sim.settle()
+    assert sim.status.phase == "RollingOut"
+    sim.serving.append(lost)
+    sim.now += 5
+    sim.settle()
+    sim.now += 29
+    sim.settle()
+    assert (sim.status.phase, sim.has_job("promote")) == ("Soaking", False)
+
+
+def not_wired(sim: Sim) -> None:
+    sim.deployment = raw.deployment(wired=False)
+
+
+def missing(sim: Sim) -> None:
+    sim.deployment = None
+
+
+def other_container(sim: Sim) -> None:
+    assert sim.deployment is not None
+    sim.deployment["spec"]["template"]["spec"]["containers"][0]["name"] = "vllm"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason", "word"),
+    [
+        (missing, "TargetMissing", "support-llm"),
+        (not_wired, "NotWired", "fieldRef"),
+        (other_container, "ContainerMissing", "vllm"),
+    ],
+)
+def test_unfit_target_stalls_until_a_person_has_mended_it(break_it: Any, reason: str, word: str):
+    sim = served()
+    mended = sim.deployment
+    break_it(sim)
+    if reason == "ContainerMissing":
+        mended = raw.deployment()
+    sim.until_published()
+    assert (why(sim, "Stalled")[0], truth(sim)["Succeeded"]) == (reason, "Unknown")
+    assert word in why(sim)[1]
+    assert (truth(sim).get("NotWired") == "True") == (reason == "NotWired")
+    assert not any(isinstance(action, ApplyWeights) for action in sim.done)
+    sim.deployment = mended
+    sim.settle()
+    assert "Stalled" not in truth(sim)
+    assert sim.annotation == CANDIDATE
+
+
+def test_busy_target_is_waited_for_until_the_deadline():
+    sim = served()
+    assert sim.deployment is not None
+    sim.deployment["status"]["availableReplicas"] = 1
+    sim.until_published()
+    assert why(sim)[0] == "TargetBusy"
+    assert truth(sim)["TargetBusy"] == "True"
+    sim.now += 1801
+    sim.settle()
+    assert_failed(sim, "Failed", "TargetBusy", "1 available")
+
+
+def test_target_that_another_update_rolls_is_waited_for():
+    sim = served()
+    sim.neighbours = (neighbour(model="s3://models/another", rolling="team/support-llm"),)
+    sim.until_published()
+    assert why(sim)[0] == "TargetBusy"
+    assert "team/other" in why(sim)[1]
+
+
+def test_annotation_of_another_manager_is_never_taken():
+    sim = served()
+    refusal = Refusal(ApplyWeights("support-llm", CANDIDATE), Reason.GITOPS_CONFLICT, "belongs to argocd")
+    sim.refuse[ApplyWeights] = refusal
+    sim.until_published()
+    assert_failed(sim, "Failed", "GitOpsConflict", "argocd")
+    assert truth(sim)["GitOpsConflict"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "phase", "reason"),
+    [("", "RolledBack", "ManualRollback"), ("s3://models/x@sha256:0", "Failed", "Superseded")],
+)
+def test_stranger_s_hand_on_the_annotation_is_respected(annotation: str, phase: str, reason: str):
+    sim = served()
+    sim.until_rolled()
+    sim._annotate(annotation)
+    applied = len([action for action in sim.done if isinstance(action, ApplyWeights)])
+    sim.settle()
+    assert_failed(sim, phase, reason)
+    assert len([action for action in sim.done if isinstance(action, ApplyWeights)]) == applied
+
+
+def crashed(restarts: int, **last: Any) -> raw.Raw:
+    return {"restartCount": restarts, "lastState": {"terminated": raw.terminated(1, "bad config") | last}}
+
+
+FAULTS = [
+    ({"message": raw.fetch_failed("DigestMismatch", "sha256 differs", "model.safetensors"), "fetch_code": 1},
+     "DigestMismatch", "model.safetensors"),
+    ({"message": raw.fetch_failed("NotFound"), "fetch_code": 1}, "NotFound", "says NotFound"),
+    ({"message": raw.fetch_failed("NoSpace"), "fetch_code": 1}, "NoSpace", "says NoSpace"),
+    ({"message": raw.fetch_failed("AccessDenied"), "fetch_code": 1}, "AccessDenied", "says AccessDenied"),
+    ({"message": raw.fetched(CANDIDATE, CHILD[1]), "engine": crashed(3)}, "EngineCrash", "bad config"),
+    ({"message": raw.fetched(CANDIDATE, CHILD[1]), "engine": crashed(1, reason="OOMKilled")}, "EngineCrash", "memory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pods", "reason", "word"), FAULTS, ids=[fault[1] + str(i) for i, fault in enumerate(FAULTS)])
+@pytest.mark.parametrize("previous", ["", PREVIOUS])
+def test_fault_on_the_candidate_rolls_back_and_proves_it(pods: dict[str, Any], reason: str, word: str, previous: str):
+    sim = Sim(deployment=raw.deployment(weights=previous))
+    sim.until_published()
+    sim.roll(**({"ready": False} | pods))
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingBack", previous)
+    assert not is_settled(sim.body)
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", reason, word, "rolled back")
+    assert truth(sim)["RolledOut"] == "False"
+    assert sim.body["metadata"]["finalizers"] == []
+
+
+def test_store_that_is_away_is_waited_for_until_the_deadline():
+    sim = served()
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("FetchFailed", "connection refused"), fetch_code=1, ready=False)
+    sim.settle()
+    assert sim.status.phase == "RollingOut"
+    assert "connection refused" in why(sim)[1]
+    sim.now += 1801
+    sim.settle()
+    assert why(sim)[1].startswith("ProgressDeadline")
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "ProgressDeadline", "0/2")
+
+
+def test_engine_that_ends_in_the_soak_is_a_fault_at_once():
+    sim = served()
+    sim.until_rolled()
+    sim.now += 20
+    ended = raw.terminated(1, "assertion", at=sim.now)
+    sim.serving[0]["status"]["containerStatuses"][0] |= {"restartCount": 1, "lastState": {"terminated": ended}}
+    sim.settle()
+    assert why(sim)[1].startswith("EngineCrash")
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "code", "phase"),
+    [
+        (Result.REJECTED, "OutputMismatch", 0, "RolledBack"),
+        (Result.FAILED, "HeadMoved", 42, "Failed"),
+    ],
+)
+def test_promotion_that_is_refused_rolls_back(result: Result, reason: str, code: int, phase: str):
+    sim = served()
+    sim.until_promoting()
+    answer = raw.outcome(Step.PROMOTE, result, reason, "expected A, got B")
+    if code:
+        sim.fail("promote", raw.said(answer, code), "PodFailurePolicy")
+    else:
+        sim.finish("promote", answer)
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingBack", "")
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, phase, reason, "expected A, got B")
+
+
+def test_engine_that_cannot_be_asked_is_asked_again_and_then_rolled_back():
+    sim = served()
+    sim.until_promoting()
+    answer = raw.outcome(Step.PROMOTE, Result.FAILED, "EngineUnreachable", "connection refused")
+    for run in range(1, 6):
+        assert sim.job("promote")["metadata"]["labels"]["sdft.dev/run"] == str(run)
+        sim.fail("promote", raw.said(answer, 1))
+        planned = sim.settle()
+        assert sim.status.phase == ("Soaking" if run < 5 else "RollingBack")
+        if run < 5:
+            assert planned.requeue_after == 10 * 2 ** (run - 1)
+        sim.now += 10 * 2 ** (run - 1)
+        sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "EngineUnreachable")
+
+
+def test_head_that_moved_without_serving_fails():
+    sim = trained()
+    sim.finish("train")
+    sim.settle()
+    sim.fail(
+        "promote", raw.said(raw.outcome(Step.PROMOTE, Result.FAILED, "HeadMoved", "head is X"), 42), "PodFailurePolicy"
+    )
+    sim.settle()
+    assert_failed(sim, "Failed", "HeadMoved", "head is X")
+
+
+def test_rollback_that_does_not_arrive_is_loud_and_goes_on():
+    sim = served()
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("NotFound"), fetch_code=1, ready=False)
+    sim.settle()
+    sim.now += 1801
+    planned = sim.settle()
+    assert why(sim, "Stalled")[0] == "RollbackFailed"
+    assert truth(sim)["Succeeded"] == "Unknown"
+    assert [news.reason for news in planned.alerts] == ["RollbackFailed"]
+    assert not is_settled(sim.body)
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "NotFound")
+
+
+def test_manual_rollback_holds_and_says_how_to_go_on():
+    sim = served()
+    sim.body["spec"]["serving"]["rollback"] = "Manual"
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("NotFound"), fetch_code=1, ready=False)
+    sim.settle()
+    assert (why(sim, "Stalled")[0], sim.annotation) == ("NotFound", CANDIDATE)
+    assert "Automatic" in why(sim)[1]
+    sim.body["spec"]["serving"]["rollback"] = "Automatic"
+    sim.settle()
+    assert sim.annotation == ""
+
+
+def test_pod_without_room_is_explained_with_the_lines_that_help():
+    sim = served()
+    sim.until_published()
+    waiting = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/3: Insufficient nvidia.com/gpu",
+    }
+    sim.serving.append(raw.serving_pod(7, CANDIDATE, {"phase": "Pending", "conditions": [waiting]}))
+    sim.settle()
+    assert "maxSurge: 0" in why(sim, "SurgeBlocked")[1]
+
+
+def test_target_that_is_deleted_in_the_rollout_fails_the_update():
+    sim = served()
+    sim.until_rolled()
+    sim.deployment = None
+    sim.settle()
+    assert_failed(sim, "Failed", "TargetMissing")
