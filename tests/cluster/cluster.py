@@ -63,7 +63,7 @@ def up() -> Cluster:
     Raises:
         ClusterError: this machine cannot run a node, or a part did not start; then nothing is left running.
     """
-    debian.require()
+    debian.NODE.require()
     with locked(cache_folder() / "cluster.lock"):
         if is_up():
             say("The cluster is up.")

@@ -3,13 +3,14 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.console import ClusterError, run, say
 
-OTHER_WAY = "Use a cluster that exists instead: `--kubeconfig FILE --registry HOST` (docs/cluster.md)."
 # A file that each package brings, to tell whether it is there.
-PACKAGES = {
+FILES = {
     "containerd": "/usr/bin/containerd",
     "runc": "/usr/sbin/runc",
     "containernetworking-plugins": "/usr/lib/cni/ptp",
@@ -23,29 +24,49 @@ PACKAGES = {
 }
 
 
-def require() -> None:
-    """Make sure that a cluster can run here, installing Debian packages where that is all that is missing.
+@dataclass(frozen=True)
+class Need:
+    """What a purpose needs, and what to do instead on a machine that cannot give it."""
 
-    Raises:
-        ClusterError: it cannot; the message says why and names the other way.
-    """
-    if sys.platform != "linux":
-        raise ClusterError(f"A node needs Linux, and this is {sys.platform}. {OTHER_WAY}")
-    if os.geteuid() != 0:
-        raise ClusterError(
-            f"A node needs root (namespaces, mounts, cgroups), and this is user {os.geteuid()}. {OTHER_WAY}"
-        )
-    missing = [package for package, file in PACKAGES.items() if not _has(file)]
-    if not missing:
-        return
-    if not shutil.which("apt-get"):
-        raise ClusterError(
-            f"These programs are missing, and there is no apt-get to install them: {missing}. {OTHER_WAY}"
-        )
-    say(f"Installing Debian packages: {' '.join(missing)} …")
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "update", "--quiet"], env=quiet)
-    run(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing], env=quiet)
+    purpose: str
+    packages: Sequence[str]
+    other_way: str
+
+    def require(self) -> None:
+        """Make sure that it is there, installing Debian packages where that is all that is missing.
+
+        Raises:
+            ClusterError: it is not; the message says why and names the other way.
+        """
+        if sys.platform != "linux":
+            raise ClusterError(f"{self.purpose} needs Linux, and this is {sys.platform}. {self.other_way}")
+        if os.geteuid() != 0:
+            raise ClusterError(f"{self.purpose} needs root, and this is user {os.geteuid()}. {self.other_way}")
+        missing = [package for package in self.packages if not _has(FILES[package])]
+        if missing:
+            self._install(missing)
+
+    def _install(self, packages: Sequence[str]) -> None:
+        if not shutil.which("apt-get"):
+            raise ClusterError(
+                f"{self.purpose} needs {', '.join(packages)}, and there is no apt-get to install them. {self.other_way}"
+            )
+        say(f"Installing Debian packages: {' '.join(packages)} …")
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        run(["apt-get", "update", "--quiet"], env=quiet)
+        run(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages], env=quiet)
+
+
+NODE = Need(
+    "A node on this machine",
+    tuple(FILES),
+    "Use a cluster that exists instead: `--kubeconfig FILE --registry HOST` (docs/cluster.md).",
+)
+IMAGES = Need(
+    "Building images",
+    ("buildah", "debootstrap"),
+    "Do it on a Linux machine as root; it may push to any registry with `--kubeconfig FILE --registry HOST`.",
+)
 
 
 def _has(file: str) -> bool:

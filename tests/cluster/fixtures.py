@@ -1,10 +1,14 @@
 """pytest fixtures on real Kubernetes, for `pytest_plugins` of the root conftest."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster import images
+from tests.cluster.binaries import CATALOGUE, binary
+from tests.cluster.console import ClusterError
+from tests.cluster.controlplane import PROCESSES, ControlPlane
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,27 @@ def control_plane() -> Iterator[ControlPlane]:
     """A control plane with controllers for the whole session: a real API, real garbage collection, no node."""
     with ControlPlane(controllers=True) as plane:
         yield plane
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the collected tests need before the first starts: in no test's time, and with progress to be seen.
+
+    A machine that cannot build hears so from the tests that need it.
+    """
+    if session.config.option.collectonly:
+        return
+    rungs = {mark.name for item in session.items for mark in item.iter_markers()}
+    fixtures = {name for item in session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with suppress(ClusterError), capture.global_and_fixture_disabled():
+        if "e2e" in rungs:
+            _build([program for module in CATALOGUE.values() for program in module.packages])
+        elif "api" in rungs:
+            _build([*PROCESSES, "kubectl"])
+        if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model
+            images.prepare(*images.TARGETS, "seaweedfs")
+
+
+def _build(programs: list[str]) -> None:
+    for program in programs:
+        binary(program)

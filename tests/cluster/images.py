@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster import debian
 from tests.cluster.binaries import binary, cache_folder, locked
 from tests.cluster.console import ClusterError, run, say
 from tests.cluster.registry import Registry
@@ -43,7 +44,7 @@ def load(target: str, registry: Registry) -> Image:
     """Return a target's image in the registry, built and pushed now where it is not there yet.
 
     Raises:
-        ClusterError: there is no such target, buildah is missing, or the build or the push failed.
+        ClusterError: there is no such target, this machine cannot build, or the build or the push failed.
     """
     if target not in TARGETS and target not in PROGRAMS:
         known = ", ".join([*TARGETS, *PROGRAMS])
@@ -52,12 +53,23 @@ def load(target: str, registry: Registry) -> Image:
     digest = registry.digest(name, tag)
     if digest is None:
         with locked(_folder() / "build.lock"):
-            if registry.digest(name, tag) is None:  # another process may have built it while this one waited
-                _push(_build(target), target, registry, f"{name}:{tag}")
+            if registry.digest(name, tag) is None:  # another process may have pushed it while this one waited
+                _push(_build(target, tag), target, registry, f"{name}:{tag}")
         digest = registry.digest(name, tag)
     if digest is None:
         raise ClusterError(f"The registry {registry.host} does not have {name}:{tag} although it was pushed.")
     return Image(f"{registry.host}/{name}:{tag}", digest)
+
+
+def prepare(*targets: str) -> None:
+    """Build targets into buildah's storage where they are not there yet, so that a later `load` only pushes.
+
+    Raises:
+        ClusterError: this machine cannot build, or the build failed.
+    """
+    with locked(_folder() / "build.lock"):
+        for target in targets:
+            _build(target, _content_key(target))
 
 
 def _push(image: str, target: str, registry: Registry, name: str) -> None:
@@ -67,11 +79,12 @@ def _push(image: str, target: str, registry: Registry, name: str) -> None:
     say(f"Pushed {target} in {time.monotonic() - started:.1f} s.")
 
 
-def _build(target: str) -> str:
-    """Build a target into buildah's storage and return its name there."""
-    if not shutil.which("buildah"):
-        raise ClusterError("buildah is not on the PATH: `apt-get install buildah` on Debian or Ubuntu.")
-    image, started = f"localhost/skillupdate/{target}", time.monotonic()
+def _build(target: str, tag: str) -> str:
+    """Build a target into buildah's storage, if it is not there, and return its name there."""
+    debian.IMAGES.require()
+    image, started = f"localhost/skillupdate/{target}:{tag}", time.monotonic()
+    if _stored(image):
+        return image
     if PROGRAMS.get(target) != "scratch":
         _ensure_base()
     if target in PROGRAMS:
@@ -114,8 +127,7 @@ def _company_certificates(bundle: str) -> Sequence[str]:
 
 def _ensure_base() -> None:
     """Have the Dockerfile's base image: pulled where Docker Hub can be reached, else the same made by debootstrap."""
-    with suppress(ClusterError):
-        _buildah("inspect", "--type=image", BASE, log="base")
+    if _stored(BASE):
         return
     with suppress(ClusterError):
         run(["timeout", "20", *_command("pull", "--quiet", BASE)], env=_environment(), log=_log("base"))
@@ -159,6 +171,14 @@ def _files(sources: Iterable[Path]) -> Iterable[Path]:
             yield source
         else:
             yield from sorted(f for f in source.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+
+
+def _stored(image: str) -> bool:
+    try:
+        _buildah("inspect", "--type=image", image)
+    except ClusterError:
+        return False
+    return True
 
 
 def _bud(*arguments: str, log: str) -> None:

@@ -1,6 +1,7 @@
 """The control plane behaves as one in production where tests build on it: rights, controllers, crashes."""
 
 import secrets
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def name() -> str:
 
 
 def test_a_user_has_the_rights_that_rbac_gives(control_plane: ControlPlane, name: str) -> None:
-    kubectl = [binary("kubectl"), f"--kubeconfig={control_plane.kubeconfig_for(name)}"]
+    kubectl: list[str | Path] = [binary("kubectl"), f"--kubeconfig={control_plane.kubeconfig_for(name)}"]
     with pytest.raises(ClusterError, match="Forbidden"):
         run([*kubectl, "get", "configmaps"])
     control_plane.kubectl("create", "rolebinding", name, "--clusterrole=view", f"--user={name}")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ FOREVER = ("sleep", "600")
 
 
 @pytest.fixture
-def processes(tmp_path: Path):
+def processes(tmp_path: Path) -> Iterator[Processes]:
     started = Processes(tmp_path, outlive=False)
     yield started
     for file in (tmp_path / "run").glob("*.json"):
@@ -67,14 +68,16 @@ def test_waiting_has_an_end(processes: Processes) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="setpriv is Linux's")
 def test_a_killed_test_run_takes_its_processes_along(tmp_path: Path) -> None:
-    script = (
-        "import os, pathlib, signal; from tests.cluster.processes import Processes; "
-        f"print(Processes(pathlib.Path({str(tmp_path)!r}), outlive=False).start('sleeper', {FOREVER!r}), flush=True); "
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False, cwd=os.getcwd()
-    )
+    script = f"""
+import os, pathlib, signal
+from tests.cluster.processes import Processes, wait_until
+pid = Processes(pathlib.Path({str(tmp_path)!r}), outlive=False).start("sleeper", {FOREVER!r})
+print(pid, flush=True)
+# The leash is on when the program has taken the place of the one that puts it on.
+wait_until(lambda: pathlib.Path(f"/proc/{{pid}}/comm").read_text() == "sleep\\n", "the start", 10)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     pid, end = int(killed.stdout), time.monotonic() + 10
     while identity(pid) is not None:
         assert time.monotonic() < end
