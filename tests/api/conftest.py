@@ -2,7 +2,8 @@
 
 import json
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,16 @@ import pytest
 from tests.api.crd import CRD_FILE
 from tests.cluster.controlplane import ControlPlane
 
+KIND = "dev.sdft.v1alpha1.SkillUpdate"
 UPDATES = "/apis/sdft.dev/v1alpha1/namespaces/{}/skillupdates"
+
+
+def until(what: str, reached: Callable[[], bool], evidence: Callable[[], str] = str, seconds: float = 40) -> None:
+    """Waits for something that no watch tells of; fails with the end of the evidence."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"{what} did not come about:\n{evidence()[-3000:]}"
+        time.sleep(0.1)
 
 
 class Api:
@@ -43,15 +53,19 @@ class Api:
         return response.json()
 
     def openapi(self) -> dict[str, Any]:
-        """Returns the published schemas by name: what `kubectl explain` reads."""
-        return self._client.get("/openapi/v3/apis/sdft.dev/v1alpha1").raise_for_status().json()["components"]["schemas"]
+        """Returns the published schemas by name: what `kubectl explain` reads, some seconds after the CRD."""
+        path = "/openapi/v3/apis/sdft.dev/v1alpha1"
+        until("the published schema", lambda: KIND in self._client.get(path).text)
+        return self._client.get(path).json()["components"]["schemas"]
 
 
 @pytest.fixture(scope="session")
 def crd(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with the CRD of this checkout."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/skillupdates.sdft.dev", "--timeout=30s")
+    # kubectl cannot wait for a condition as long as there is no condition at all.
+    for reached in ("jsonpath={.status.acceptedNames.kind}=SkillUpdate", "condition=Established"):
+        control_plane.kubectl("wait", f"--for={reached}", "crd/skillupdates.sdft.dev", "--timeout=30s")
     return control_plane
 
 

@@ -11,7 +11,7 @@ from tests.api.crd import REMOVED, ROOT, SPEC, example, get, put, update_files, 
 
 pytestmark = pytest.mark.api
 
-DATA = "write a data file as s3://bucket/key or file:///path"
+DATA = "write a data file (.jsonl or .jsonl.gz) as s3://bucket/key or file:///path, such as s3://"
 SHARE = 'write a share as a quoted decimal from 0 to 1, such as "0.05"'
 POSITIVE = "write a quoted decimal above 0"
 SUITE = {"name": "qa", "uri": "s3://skills/qa.jsonl"}
@@ -51,6 +51,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("spec.data.train", "train.jsonl", DATA),
     ("spec.data.train", "s3://skills", DATA),
     ("spec.data.train", "s3://skills/refund/", DATA),
+    ("spec.data.train", "s3://skills/refund/train.csv", DATA),
+    ("spec.data.train", "s3://skills/refund/.jsonl", DATA),
     ("spec.data.train", ["s3://skills/a.jsonl"], "spec.data.train in body must be of type string"),
     ("spec.data.heldOut", REMOVED, "spec.data.heldOut: Required value"),
     ("spec.data.heldOut", "s3://skills/test.jsonl", "spec.data.heldOut in body must be of type object"),
@@ -178,6 +180,8 @@ def test_a_revert_without_serving_is_refused(judge: Api):
         ("spec.model.uri", "s3://models"),
         ("spec.model.uri", "file:///models"),
         ("spec.data.train", "file:///datasets/train.jsonl.gz"),
+        ("spec.data.train", "file:///train.jsonl"),
+        ("spec.data.train", "s3://b/a.jsonl"),
         ("spec.method", {"type": "SFT"}),
         ("spec.method", {"type": "SFT", "sdft": {"skipTokens": 3}}),
         ("spec.method.adaptation", {"type": "LoRA", "lora": {}}),

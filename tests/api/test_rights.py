@@ -10,8 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +19,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.api.conftest import until
 from tests.api.crd import ROOT, example, put
 from tests.cluster.binaries import binary
 from tests.cluster.console import ClusterError, run
@@ -123,13 +123,6 @@ def free_ports(number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def until(what: str, reached: Callable[[], bool], log: Path, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, f"{what} did not come about:\n{log.read_text()[-3000:]}"
-        time.sleep(0.1)
-
-
 def is_ready(url: str) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
@@ -141,12 +134,12 @@ def test_the_operator_works_with_the_rights_of_the_chart(release: Release):
     kubectl, namespace = release.plane.kubectl, f"--namespace={release.tenant}"
     update = put(example("publish-only"), "spec.model.uri", f"s3://models/{release.tenant}")  # no queue behind others
     with release.operator() as (process, url, log):
-        until("readiness", lambda: is_ready(url) or process.poll() is not None, log)
+        until("readiness", lambda: is_ready(url) or process.poll() is not None, log.read_text)
         kubectl("apply", namespace, "--filename=-", stdin=json.dumps(update))
         kind = "skillupdates.sdft.dev/sql-dialect"
         phase = ["get", kind, namespace, "--output=jsonpath={.status.phase}"]
-        until("the check", lambda: kubectl(*phase) == "Checking", log)
-        until("its Job", lambda: "check" in kubectl("get", "jobs", namespace, "--output=name"), log)
+        until("the check", lambda: kubectl(*phase) == "Checking", log.read_text)
+        until("its Job", lambda: "check" in kubectl("get", "jobs", namespace, "--output=name"), log.read_text)
         assert process.poll() is None
     refused = re.search(r"User .{1,200} cannot .*", log.read_text())  # RBAC's words
     assert not refused, refused and refused[0]
