@@ -21,8 +21,8 @@ def difference_interval(won: float, lost: float, n: float, confidence: float = C
     """Returns the two-sided score interval of the change in the share of right answers, `(won - lost) / n`.
 
     Each bound is the change that the score test just rejects, in [-1, 1]. The interval leaves out 0 exactly where
-    McNemar's asymptotic test rejects, and with no changed question it is ±z²/(n + z²), not a point. For planning, counts
-    may be fractions.
+    McNemar's asymptotic test rejects, and with no changed question it is ±z²/(n + z²), not a point. Counts may be
+    fractions, for planning.
 
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design", Statistics in Medicine 17 (1998), 891-908, equations 24 to 26.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from skill_contract.spec import GraderName
+from skill_store.errors import NotFound
 from skill_store.objects import read_bytes
 from skill_trainer.data.forms import BadRecordError, Problem, read_record
 from skill_trainer.data.record import DataError, Kind, Record
@@ -35,11 +36,9 @@ def read_records(uri: str, kind: Kind = "train", grader: GraderName | None = Non
 
 
 def _content(uri: str) -> bytes:
-    from skill_store.errors import NotFound  # noqa: PLC0415
-
     try:
         return read_bytes(uri)
-    except (NotFound, FileNotFoundError) as error:
+    except NotFound as error:
         raise DataError("DataMissing", f"{uri}: there is no such file: check the address ({error})") from error
 
 
