@@ -65,11 +65,12 @@ def score(suites: Sequence[Suite], answer: Answer) -> dict[str, SuiteScores]:
     """
     if len({suite.name for suite in suites}) < len(suites) or not all(suite.records for suite in suites):
         raise ValueError(f"suites need different names and at least one record: {[suite.name for suite in suites]}")
-    texts = iter(answer([record for suite in suites for record in suite.records]))
-    scores = {suite.name: _graded(suite, [next(texts) for _ in suite.records]) for suite in suites}
-    if next(texts, None) is not None:
-        raise ValueError("more answers than questions")
-    return scores
+    records = [record for suite in suites for record in suite.records]
+    answers = answer(records)
+    if len(answers) != len(records):
+        raise ValueError(f"{len(records)} questions, but {len(answers)} answers")
+    texts = iter(answers)
+    return {suite.name: _graded(suite, [next(texts) for _ in suite.records]) for suite in suites}
 
 
 def _graded(suite: Suite, texts: Sequence[str]) -> SuiteScores:
