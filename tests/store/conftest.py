@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,14 +109,52 @@ def skill_store(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Returns exit code, standard output and error of a process that ends by itself."""
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+FORKER = """
+import json, os, sys
+from skill_store.cli import main
+
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.environ.clear()
+        os.environ.update(job["environment"])
+        for path, descriptor in ((job["out"], 1), (job["err"], 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        try:
+            code = main(job["arguments"])
+        except SystemExit as leaving:
+            code = leaving.code
+        sys.stdout.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+Cli = Callable[..., tuple[int, str, str]]
 
 
-def run_skill_store(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    return finished(skill_store(*arguments, **environment))
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """Runs the command line in a process of its own and returns exit code, output and errors.
+
+    The processes are forked from one that has imported everything: a second each, in which nothing is tested, is saved.
+    """
+    folder = tmp_path_factory.mktemp("cli")
+    with subprocess.Popen(python(FORKER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as forker:
+
+        def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+            out, err = folder / "out", folder / "err"
+            job = {
+                "arguments": arguments,
+                "environment": {**os.environ, **environment},
+                "out": str(out),
+                "err": str(err),
+            }
+            print(json.dumps(job), file=forker.stdin, flush=True)
+            return int(forker.stdout.readline()), out.read_text(), err.read_text()
+
+        yield run
+        forker.stdin.close()
 
 
 def python(code: str, *arguments: str) -> Sequence[str]:

@@ -16,7 +16,7 @@ import pytest
 from skill_store.errors import AccessDenied, StoreUnavailable, StoreUnfit
 from skill_store.repository import Repository
 from tests.seaweedfs import Bucket, free_ports
-from tests.store.conftest import Folder, run_skill_store
+from tests.store.conftest import Cli, Folder
 
 
 def test_a_fit_store_passes_and_is_left_clean(place: Folder | Bucket):
@@ -66,13 +66,13 @@ def _wait_for(url: str) -> None:
 
 
 @pytest.mark.store
-def test_a_store_that_ignores_conditions_is_refused(careless: str, tmp_path: Path, model: Path):
+def test_a_store_that_ignores_conditions_is_refused(careless: str, cli: Cli, tmp_path: Path, model: Path):
     with pytest.raises(
         StoreUnfit, match=r"ignores If-None-Match: \*.*needs PutObject with If-None-Match: \* and with If-Match"
     ):
         Repository(careless).check_conditional_writes()
     assert not list((tmp_path / "data/bucket").rglob("alone"))
-    code, _, err = run_skill_store("import", str(model), careless)
+    code, _, err = cli("import", str(model), careless)
     assert (code, "StoreUnfit" in err) == (42, True)
 
 

@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As process 1 of a container, python would ignore SIGTERM. What has landed stays and is kept by the next attempt.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for talkative in ("botocore", "httpx"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:

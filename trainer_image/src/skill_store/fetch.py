@@ -115,16 +115,16 @@ def make_room(folder: Path, manifest: Manifest) -> None:
         NoSpace: when the volume is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / layout.MANIFEST).unlink(missing_ok=True)
     present = [path for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
     ours = folder / ".skill"
     if present and not ours.is_dir():
         raise StoreError(f"{folder} holds {present[0].name} and more that no fetch has put there; name an empty folder")
     ours.mkdir(exist_ok=True)
-    (folder / layout.MANIFEST).unlink(missing_ok=True)
     sizes = {file.path: file.size for file in manifest.files}
     for path in present:
         if path.is_symlink() or sizes.get(path.relative_to(folder).as_posix()) != path.stat().st_size:
-            path.unlink(missing_ok=True)
+            path.unlink()
     for path in sorted((path for path in folder.rglob("*") if path.is_dir() and path != ours), reverse=True):
         with contextlib.suppress(OSError):  # not empty, or the file system's own
             path.rmdir()

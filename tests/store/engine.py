@@ -1,0 +1,81 @@
+"""A small real HTTP server that speaks the OpenAI API and says what it is told.
+
+The real engine is asked in the tests of the whole cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Reply = tuple[int, Any]
+
+
+@dataclass
+class Engine:
+    """Answers chat completions by `reply(question)`; refuses what `transformers serve` would refuse."""
+
+    reply: Callable[[str], Reply | str]
+    model: str = "/weights"
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    url: str = ""
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[Engine]:
+        engine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._send(200, {"object": "list", "data": [{"id": engine.model, "object": "model"}]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._send(*engine.answer(body))
+
+            def _send(self, status: int, body: Any) -> None:
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            self.url = f"http://127.0.0.1:{server.server_port}"
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def answer(self, body: dict[str, Any]) -> Reply:
+        self.bodies.append(body)
+        if body["model"] != self.model:
+            return 400, {"detail": f"Server is pinned to '{self.model}'; requested '{body['model']}'."}
+        said = self.reply(body["messages"][-1]["content"])
+        if not isinstance(said, str):
+            return said
+        message = {"role": "assistant", "content": said}
+        return 200, {
+            "object": "chat.completion",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        }
+
+
+def candidate(question: str) -> str:
+    """What `golden` expects."""
+    return question.replace("question", "new answer")
+
+
+def parent(question: str) -> str:
+    """What the version before says."""
+    return question.replace("question", "old answer")

@@ -1,0 +1,153 @@
+"""The promote step as the operator starts it: a process with SKILL_CONFIG, an exit code and a termination message."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skill_contract.manifest import Manifest, VersionRef
+from skill_contract.outcome import Outcome, Result
+from skill_contract.step import Pod, PromoteConfig, UpdateIdentity
+from skill_store.promote import promote
+from skill_store.prove import prove
+from skill_store.repository import Repository
+from tests.seaweedfs import Bucket
+from tests.store.conftest import Cli, Folder, golden, publish_child
+from tests.store.engine import Engine, candidate, parent
+
+UPDATE = UpdateIdentity(namespace="team", name="tarn", uid="1234")
+
+
+@pytest.fixture
+def repository(place: Folder | Bucket, model: Path) -> Repository:
+    repository = Repository(f"{place.uri}/m")
+    repository.import_base(str(model))
+    return repository
+
+
+@pytest.fixture
+def child(repository: Repository, model: Path) -> VersionRef:
+    return publish_child(repository, model, repository.head().ref)
+
+
+def config(repository: Repository, to: VersionRef, *urls: str, after: str | None = None) -> PromoteConfig:
+    return PromoteConfig(
+        update=UPDATE,
+        model_uri=repository.uri,
+        version=to.version,
+        digest=to.digest,
+        parent_digest=after or repository.head().digest,
+        pods=tuple(Pod(name=f"pod-{number}", url=url) for number, url in enumerate(urls)),
+    )
+
+
+Run = Callable[[str], tuple[int, Outcome]]
+
+
+@pytest.fixture
+def run(cli: Cli, tmp_path: Path) -> Run:
+    """Runs the step; returns its exit code and termination message."""
+
+    def run(document: str) -> tuple[int, Outcome]:
+        log = tmp_path / "termination-log"
+        code, out, _ = cli("promote", SKILL_CONFIG=document, SKILL_TERMINATION_LOG=str(log))
+        outcome = Outcome.parse_json(log.read_bytes())
+        assert json.loads(out) == outcome.dump()
+        return code, outcome
+
+    return run
+
+
+def test_proved_pods_move_the_head(run: Run, repository: Repository, child: VersionRef):
+    before = repository.head()
+    with Engine(candidate).serve() as engine:
+        code, outcome = run(config(repository, child, engine.url, engine.url).dump_json())
+    assert (code, outcome.outcome, outcome.reason) == (0, Result.SUCCEEDED, "Promoted")
+    assert (outcome.version, outcome.digest) == (child.version, child.digest)
+    assert [pod["matched"] for pod in outcome.details["pods"]] == [8, 8]
+    head = repository.head()
+    assert (head.ref, head.parent, head.update) == (child, before.ref, UPDATE)
+
+
+def test_the_step_may_be_repeated(repository: Repository, child: VersionRef):
+    document = config(repository, child)
+    assert promote(document)[0].reason == "Promoted"
+    head = repository.head()
+    outcome, code = promote(document)
+    assert (outcome.outcome, outcome.reason, code) == (Result.SUCCEEDED, "Promoted", 0)
+    assert repository.head() == head
+
+
+def test_a_pod_with_old_weights_rejects_with_evidence(run: Run, repository: Repository, child: VersionRef):
+    before = repository.head()
+    with Engine(candidate).serve() as new, Engine(parent).serve() as old:
+        code, outcome = run(config(repository, child, new.url, old.url).dump_json())
+    assert (code, outcome.outcome, outcome.reason) == (0, Result.REJECTED, "OutputMismatch")
+    assert "pod pod-1 answered 0 of 8" in outcome.message
+    assert "'new answer 0'" in outcome.message
+    assert repository.head() == before
+
+
+def test_a_head_moved_by_somebody_else_stays(run: Run, repository: Repository, child: VersionRef, model: Path):
+    document = config(repository, child)
+    other = publish_child(repository, model, repository.head().ref, "oake")
+    repository.move_head(other, expected=repository.head())
+    code, outcome = run(document.dump_json())
+    assert (code, outcome.outcome, outcome.reason) == (42, Result.FAILED, "HeadMoved")
+    assert other.version in outcome.message
+    assert repository.head().ref == other
+
+
+def test_an_unreachable_engine_is_to_be_tried_again(
+    repository: Repository, child: VersionRef, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("skill_store.promote.prove", functools.partial(prove, patience_seconds=0))
+    before = repository.head()
+    outcome, code = promote(config(repository, child, "http://127.0.0.1:9"))
+    assert (outcome.outcome, outcome.reason, code) == (Result.FAILED, "EngineUnreachable", 1)
+    assert repository.head() == before
+
+
+def test_the_way_back_is_proved_too(repository: Repository, child: VersionRef):
+    """`spec.revert`: the base has no golden prompts of its own, its child's tell what it answers."""
+    base = repository.head().ref
+    assert promote(config(repository, child))[1] == 0
+    with Engine(candidate).serve() as new:
+        outcome, _ = promote(config(repository, base, new.url))
+    assert outcome.reason == "OutputMismatch"
+    with Engine(parent).serve() as old:
+        outcome, _ = promote(config(repository, base, old.url))
+    assert outcome.reason == "Promoted"
+    assert repository.head().ref == base
+
+
+def test_a_version_without_golden_prompts_is_not_taken_on_trust(repository: Repository, model: Path):
+    (model / ".skill").mkdir(exist_ok=True)
+    manifest = Manifest(files=(), sequence=1, parent=repository.head().ref)
+    for text in (None, '{"prompts": []}', "{"):
+        if text:
+            (model / ".skill/golden.json").write_text(text)
+        ref = repository.publish(model, manifest)
+        outcome, code = promote(config(repository, ref, "http://127.0.0.1:9"))
+        assert (outcome.outcome, code) == (Result.FAILED, 42), text
+        assert "golden" in outcome.message
+
+
+def test_a_version_that_is_not_there_fails_for_good(run: Run, repository: Repository):
+    ghost = VersionRef(version="000001-000000000000", digest="sha256:" + "0" * 64)
+    code, outcome = run(config(repository, ghost).dump_json())
+    assert (code, outcome.reason) == (42, "VersionMissing")
+
+
+def test_a_configuration_that_cannot_be_read_is_said(run: Run):
+    code, outcome = run('{"modelUri": 1}')
+    assert (code, outcome.outcome, outcome.reason) == (42, Result.FAILED, "ConfigInvalid")
+    assert "SKILL_CONFIG" in outcome.message
+
+
+def test_golden_prompts_of_these_tests_tell_the_versions_apart():
+    assert all(prompt.text != prompt.parent_text for prompt in golden().prompts)

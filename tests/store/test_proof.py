@@ -1,0 +1,75 @@
+"""The rule of the proof, without HTTP: enough of the candidate's answers, and more of them than of the parent's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skill_contract.manifest import Golden, GoldenSet
+from skill_store.proof import backwards, judge
+from tests.store.conftest import golden
+
+
+def answers(new: int, old: int = 0, other: int = 0) -> list[str]:
+    count = new + old + other
+    kinds = ["new answer"] * new + ["old answer"] * old + ["something else"] * other
+    return [f"{kind} {number}" for kind, number in zip(kinds, range(count), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("given_answers", "proved"),
+    [
+        (answers(8), True),
+        (answers(6, other=2), True),
+        (answers(6, old=2), True),
+        (answers(5, other=3), False),
+        (answers(0, old=8), False),
+        (answers(0, other=8), False),
+    ],
+)
+def test_three_quarters_are_needed(given_answers: list[str], proved: bool):
+    assert judge("pod-1", golden(8), given_answers).proved is proved
+
+
+def test_old_weights_are_seen_where_most_answers_are_alike():
+    """Twelve of sixteen prompts tell nothing: the old weights pass the first count and fail the second."""
+    alike = Golden(messages=({"role": "user", "content": "hi"},), text="same", parent_text="same ", max_new_tokens=4)
+    prompts = GoldenSet(prompts=(alike,) * 12 + golden(4).prompts)
+    old = judge("pod-1", prompts, ["same"] * 12 + answers(0, old=4))
+    assert (old.matched, old.telling, old.as_parent) == (12, 4, 4)
+    assert not old.proved
+    assert "it may serve the old weights" in old.evidence()
+    assert judge("pod-1", prompts, ["same"] * 12 + answers(4)).proved
+
+
+def test_white_space_at_the_ends_is_the_engine_s():
+    assert judge("pod-1", golden(1), [" new answer 0\n"]).proved
+
+
+def test_without_prompts_nothing_is_proved():
+    assert not judge("pod-1", GoldenSet(prompts=()), []).proved
+
+
+def test_evidence_shows_pod_prompt_expected_and_got_shortened():
+    result = judge("pod-1", golden(1), ["x" * 5000])
+    text = result.evidence()
+    assert "pod pod-1 answered 0 of 1" in text
+    assert "'question 0'" in text
+    assert "'new answer 0'" in text
+    assert len(text) < 500
+
+
+def test_the_way_back_is_proved_by_the_same_prompts():
+    back = backwards(golden(8))
+    assert judge("pod-1", back, answers(0, old=8)).proved
+    assert not judge("pod-1", back, answers(8)).proved
+    unknown = golden(1).prompts[0].model_copy(update={"parent_text": ""})
+    assert backwards(GoldenSet(prompts=(unknown,))).prompts == ()
+
+
+@given(st.lists(st.sampled_from(["new answer", "old answer", "else"]), min_size=1, max_size=30))
+def test_no_answers_prove_both_versions(kinds: list[str]):
+    prompts = golden(len(kinds))
+    said = [f"{kind} {number}" for number, kind in enumerate(kinds)]
+    assert not (judge("pod", prompts, said).proved and judge("pod", backwards(prompts), said).proved)

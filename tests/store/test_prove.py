@@ -1,0 +1,100 @@
+"""Asking pods: what is sent, what an engine's faults mean, and that they are never a verdict about the candidate."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from skill_contract.step import Pod
+from skill_store import prove as module
+from skill_store.prove import EngineRefused, EngineUnreachable, prove
+from tests.seaweedfs import free_ports
+from tests.store.conftest import golden
+from tests.store.engine import Engine, candidate, parent
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
+
+
+def test_each_pod_is_judged_by_its_own_answers():
+    with Engine(candidate).serve() as new, Engine(parent).serve() as old:
+        results = prove([Pod(name="a", url=new.url), Pod(name="b", url=old.url)], golden(8), model="/weights")
+    assert [(result.pod, result.proved) for result in results] == [("a", True), ("b", False)]
+
+
+def test_the_question_is_greedy_and_what_all_engines_accept():
+    with Engine(candidate).serve() as engine:
+        prove([Pod(name="a", url=engine.url)], golden(1))
+    expected = {
+        "model": "/weights",
+        "messages": [{"role": "user", "content": "question 0"}],
+        "temperature": 0,
+        "max_tokens": 16,
+        "stream": False,
+    }
+    assert engine.bodies == [expected]
+
+
+def test_at_most_two_questions_at_once_burden_a_pod():
+    lock, both = threading.Lock(), threading.Event()
+    now = most = 0
+
+    def busy(question: str) -> str:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            if now == 2:
+                both.set()
+        assert both.wait(10)
+        with lock:
+            now -= 1
+        return candidate(question)
+
+    with Engine(busy).serve() as engine:
+        assert prove([Pod(name="a", url=engine.url)], golden(8))[0].proved
+    assert most == 2
+
+
+def test_a_busy_engine_is_asked_again():
+    faults = iter([(503, {"error": "loading"}), (429, {"error": "later"}), (500, b"oops")])
+    with Engine(lambda question: next(faults, None) or candidate(question)).serve() as engine:
+        (result,) = prove([Pod(name="a", url=engine.url)], golden(4))
+    assert result.proved
+    assert len(engine.bodies) == 4 + 3
+
+
+def test_an_engine_that_is_not_there_is_unreachable_and_not_refuted():
+    (port,) = free_ports(1)
+    with pytest.raises(EngineUnreachable, match=r"pod a does not answer.*NetworkPolicy") as failed:
+        prove([Pod(name="a", url=f"http://127.0.0.1:{port}")], golden(4), patience_seconds=0.2)
+    assert failed.value.retriable
+
+
+def test_an_engine_that_stays_broken_is_unreachable():
+    with Engine(lambda _: (503, b"draining")).serve() as engine, pytest.raises(EngineUnreachable, match="503 draining"):
+        prove([Pod(name="a", url=engine.url)], golden(2), patience_seconds=0.2)
+
+
+def test_another_model_name_is_said_at_once():
+    with (
+        Engine(candidate).serve() as engine,
+        pytest.raises(EngineRefused, match=r"pinned to '/weights'.*servedModelName"),
+    ):
+        prove([Pod(name="a", url=engine.url)], golden(2), model="qwen")
+    assert len(engine.bodies) <= 2
+
+
+@pytest.mark.parametrize("body", [b"<html>", {"choices": []}, []], ids=["html", "no choice", "a list"])
+def test_something_else_that_answers_is_no_engine(body):
+    with Engine(lambda _: (200, body)).serve() as engine, pytest.raises(EngineRefused):
+        prove([Pod(name="a", url=engine.url)], golden(2))
+
+
+def test_a_tool_call_is_an_answer_that_differs():
+    call = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": []}}]}
+    with Engine(lambda _: (200, call)).serve() as engine:
+        assert not prove([Pod(name="a", url=engine.url)], golden(2))[0].proved
