@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import shutil
 import time
@@ -20,6 +21,8 @@ from skill_trainer.objective import make_objective
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.steps.workplace import Workplace
+
+_log = logging.getLogger(__name__)
 
 
 def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> list[StepReport]:
@@ -51,6 +54,7 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
         shutil.rmtree(folder)
         work.run.put("metrics.jsonl", "".join(f"{json.dumps(asdict(report))}\n" for report in history).encode())
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
+        _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 
     train(
         model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,

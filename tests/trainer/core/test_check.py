@@ -1,0 +1,113 @@
+"""The check step: the parent it finds, and what it refuses, each with the value and the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from skill_contract.outcome import Result
+from skill_store.repository import Repository
+from skill_trainer.data import DataError
+from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
+from skill_trainer.memory import Shape, estimate_bytes
+from skill_trainer.steps.check import check
+from tests.trainer.core.conftest import method
+
+
+def test_check_imports_the_base_and_names_the_parent(config):
+    outcome = check(config())
+    head = Repository(config().model.uri).head()
+    assert (outcome.outcome, outcome.reason) == (Result.SUCCEEDED, "Checked")
+    assert (outcome.version, outcome.digest) == (head.version, head.digest)
+    assert head.version.startswith("000000-")
+    assert outcome.details["totalSteps"] == 4
+    assert outcome.details["numParameters"] == pytest.approx(8816, rel=0.06)  # the file has a header, too
+    assert outcome.details["memoryBytes"] > 8816 * 20
+    assert len(outcome.encode()) <= 4096
+
+
+def test_check_twice_says_the_same(config):
+    assert check(config()) == check(config())
+
+
+def test_empty_repository_without_a_base_is_refused(config):
+    with pytest.raises(ParentMismatch, match=r"has no head: set model\.base"):
+        check(config(model={"uri": config().model.uri}))
+
+
+def test_another_head_than_the_pinned_one_is_refused(config):
+    wanted = "sha256:" + "0" * 64
+    with pytest.raises(ParentMismatch, match=r"model\.parent is sha256:0000"):
+        check(config(model={**config().model.dump(), "parent": wanted}))
+
+
+def test_the_pinned_head_is_accepted(config):
+    digest = check(config()).digest
+    assert check(config(model={**config().model.dump(), "parent": digest})).reason == "Checked"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"method": {"adaptation": {"type": "LoRA"}}}, "LoRA is not supported yet: use Full"),
+        ({"training": {"nodes": 2}}, "more than one process is not supported yet"),
+        ({"training": {"gpusPerNode": 8}}, "gpusPerNode 8"),
+    ],
+)
+def test_what_this_trainer_cannot_do_is_said_at_once(config, parts, message):
+    with pytest.raises(ConfigInvalid, match=message):
+        check(config(**parts))
+
+
+def test_a_demonstration_that_does_not_fit_is_refused_with_the_numbers(config):
+    with pytest.raises(PromptTooLong, match=r"record 'line-\d', the teacher's prompt, has \d+ tokens.*context is 512"):
+        check(config(method=method(rollout={"maxNewTokens": 450}).dump()))
+
+
+def test_a_question_of_a_suite_that_does_not_fit_is_refused(config, tmp_path):
+    parts = config()
+    long = tmp_path / "long.jsonl"
+    long.write_text('{"prompt": "' + "x" * 600 + '", "answer": "y"}\n')
+    data = {**parts.data.dump(), "retention": [{"name": "long", "uri": str(long)}]}
+    with pytest.raises(PromptTooLong, match="suite long, record 'line-1'"):
+        check(config(data=data))
+
+
+def test_retention_suites_need_names_of_their_own(config):
+    data = config().data.dump()
+    with pytest.raises(ConfigInvalid, match="must differ from each other and from the skill's"):
+        check(config(data={**data, "retention": [{"name": "say", "uri": data["train"]}]}))
+
+
+def test_held_out_questions_in_the_training_data_are_refused(config):
+    data = config().data.dump()
+    with pytest.raises(DataError) as caught:
+        check(config(data={**data, "heldOut": {"uri": data["train"], "grader": "contains"}}))
+    assert caught.value.reason == "DuplicatesFound"
+
+
+def test_the_same_update_again_is_already_applied(config, run_train):
+    parts = config()
+    assert check(parts).reason == "Checked"
+    published = run_train(parts)
+    repository = Repository(parts.model.uri)
+    repository.move_head(repository.resolve(published.version), expected=repository.head())
+    again = parts.model_copy(update={"update": parts.update.model_copy(update={"uid": "uid-2"})})
+    outcome = check(again)
+    assert (outcome.outcome, outcome.reason) == (Result.SUCCEEDED, "AlreadyApplied")
+    assert (outcome.version, outcome.digest) == (published.version, published.digest)
+    other = again.model_copy(update={"method": method(seed=5)})
+    assert check(other).reason == "Checked"
+
+
+def test_memory_estimate_counts_the_teacher_and_smollm2_as_measured():
+    """4.0 GB were measured for SDFT of SmolLM2-135M at 8 sequences of about 90 tokens, 3.3 GB for SFT."""
+    shape = Shape(num_parameters=134_515_008, layers=30, width=576, inner_width=1536, vocabulary=49152)
+    sdft, sft = (estimate_bytes(shape, method=kind, gpu=False, batch_tokens=720) for kind in ("SDFT", "SFT"))
+    assert 3.2e9 < sdft < 5e9
+    assert sdft - sft == 134_515_008 * 4
+
+
+def test_number_of_parameters_follows_from_the_files_and_their_type():
+    config = {"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 50, "dtype": "bfloat16"}
+    shape = Shape.of(config, 2000)
+    assert (shape.num_parameters, shape.inner_width) == (1000, 32)

@@ -1,0 +1,119 @@
+"""Loading and saving: only what is safe and plain."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from skill_trainer.errors import ModelInvalid
+from skill_trainer.model import ChatTokenizer, LanguageModel, stored_dtype
+from tests.trainer.core.conftest import CPU, examples, method
+
+
+@pytest.fixture
+def folder(tiny_llama_dir, tmp_path):
+    """A copy of the tiny model that a test may spoil."""
+    return shutil.copytree(tiny_llama_dir, tmp_path / "model")
+
+
+def edit(path, **changes):
+    document = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+
+
+@torch.no_grad()
+def test_hidden_rows_equal_the_models_own_whatever_the_padding(tiny):
+    sequences = [example.teacher for example in examples(tiny, method())]
+    first = [len(sequence) - 3 for sequence in sequences]
+    rows = tiny.hidden_rows(sequences, first).split(3)
+    for sequence, got in zip(sequences, rows, strict=True):
+        alone = tiny.network(input_ids=torch.tensor([sequence]), output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(got, alone[0, -3:], rtol=1e-4, atol=1e-5)
+
+
+def test_pad_is_the_end_of_turn(tiny):
+    """What the other tests rely on: a mask from `ids != pad` would lose the end of turn."""
+    assert tiny.tokens.tokenizer.pad_token_id == tiny.tokens.end_of_turn[0]
+
+
+def test_encoding_ends_where_the_answer_begins(tiny):
+    tokens = tiny.tokens.encode([{"role": "user", "content": "Hi"}])
+    text = tiny.tokens.tokenizer.decode(tokens)
+    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert tiny.tokens.decode(tiny.tokens.encode_answer("Hi there")) == "Hi there"
+    assert tiny.tokens.encode_answer("Hi")[-1] == tiny.tokens.end_of_turn[0]
+
+
+def test_all_ends_of_turn_of_the_generation_config_count(folder):
+    edit(folder / "generation_config.json", eos_token_id=[5, 257])
+    tokens = ChatTokenizer.load(folder)
+    assert tokens.end_of_turn == (tokens.tokenizer.eos_token_id, 5)
+
+
+def test_saving_gives_the_parents_directory_with_new_weights(tiny, tiny_llama_dir, tmp_path):
+    with torch.no_grad():
+        tiny.parameters()[0].add_(1)
+    tiny.save(tmp_path / "new", tiny_llama_dir)
+    names = {path.name for path in tiny_llama_dir.iterdir()}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+    assert (tmp_path / "new" / "tokenizer.json").read_bytes() == (tiny_llama_dir / "tokenizer.json").read_bytes()
+    again = LanguageModel.load(tmp_path / "new", CPU)
+    assert all(map(torch.equal, again.parameters(), tiny.parameters()))
+
+
+def test_weights_keep_the_parents_type_and_are_scored_as_published(folder, tmp_path):
+    weights = load_file(folder / "model.safetensors")
+    half = {name: value.bfloat16() for name, value in weights.items()}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    edit(folder / "config.json", dtype="bfloat16")
+    model = LanguageModel.load(folder, CPU)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        model.parameters()[0].add_(1e-4)
+    model.round_to_stored(folder)
+    model.save(tmp_path / "new", folder)
+    assert stored_dtype(tmp_path / "new") == torch.bfloat16
+    published = LanguageModel.load(tmp_path / "new", CPU)
+    assert all(map(torch.equal, published.parameters(), model.parameters()))
+
+
+def test_pickled_weights_are_refused(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelInvalid, match="pickled ones are never loaded"):
+        LanguageModel.load(folder, CPU)
+
+
+def test_code_beside_the_weights_is_not_run(folder, tmp_path):
+    witness = tmp_path / "ran"
+    (folder / "custom.py").write_text(f"open({str(witness)!r}, 'w')")
+    auto_map = {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.Model"}
+    edit(folder / "config.json", auto_map=auto_map, model_type="custom")
+    with pytest.raises(ModelInvalid, match="cannot be read"):
+        LanguageModel.load(folder, CPU)
+    assert not witness.exists()
+
+
+def test_model_without_chat_template_is_refused(folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelInvalid, match="has no chat template"):
+        ChatTokenizer.load(folder)
+
+
+def test_model_that_changes_its_logits_is_refused(folder, monkeypatch):
+    """Stands for architectures with soft-capping or logit scaling: their loss would be computed wrongly."""
+    model = LanguageModel.load(folder, CPU)
+    forward = model.network.forward
+
+    def scaled(**arguments):
+        out = forward(**arguments)
+        out.logits = out.logits * 0.5
+        return out
+
+    monkeypatch.setattr(model.network, "forward", scaled)
+    with pytest.raises(ModelInvalid, match="changes its logits"):
+        model._require_plain_head()

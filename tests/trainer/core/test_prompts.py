@@ -1,0 +1,86 @@
+"""What the teacher reads, template by template, and the refusal of what does not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from skill_contract.spec import PromptTemplate
+from skill_trainer.data import Record
+from skill_trainer.errors import PromptTooLong
+from skill_trainer.prompts import AGAIN, require_fit, student_messages, teacher_messages, template_digest
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+QUESTION = {"role": "user", "content": "Capital of Velmora?"}
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "find", "arguments": {}}}]}
+RESULT = {"role": "tool", "content": "Stonebridge"}
+ANSWER = {"role": "assistant", "content": "Stonebridge."}
+
+
+def record(*messages):
+    return Record(id="r", messages=messages, demonstration="Stonebridge.")
+
+
+def test_student_reads_the_prompt_alone():
+    assert student_messages(record(SYSTEM, QUESTION)) == [SYSTEM, QUESTION]
+
+
+def test_default_shows_the_demonstration_as_the_turn_before():
+    assert teacher_messages(record(SYSTEM, QUESTION), PromptTemplate.DEFAULT) == [SYSTEM, QUESTION, ANSWER, QUESTION]
+
+
+def test_default_asks_anew_after_a_tool_result():
+    messages = teacher_messages(record(QUESTION, CALL, RESULT), PromptTemplate.DEFAULT)
+    assert messages == [QUESTION, CALL, RESULT, ANSWER, {"role": "user", "content": AGAIN}]
+
+
+def test_paper_wording_stands_in_the_last_user_turn():
+    messages = teacher_messages(record(SYSTEM, QUESTION), PromptTemplate.PAPER)
+    assert messages == [
+        SYSTEM,
+        {
+            "role": "user",
+            "content": "\nCapital of Velmora?\n\nThis is an example for a response to the question:\nStonebridge.\n\n"
+            "Now answer with a response of your own, including the thinking process.\n",
+        },
+    ]
+
+
+def test_paper_adds_a_user_turn_after_a_tool_result():
+    *kept, added = teacher_messages(record(QUESTION, CALL, RESULT), PromptTemplate.PAPER)
+    assert kept == [QUESTION, CALL, RESULT]
+    assert added["role"] == "user"
+    assert "to the question:\nStonebridge.\n" in added["content"]
+
+
+def test_braces_in_data_are_text():
+    braces = Record(id="r", messages=({"role": "user", "content": "{question} {x}"},), demonstration='{"a": {}}')
+    (turn,) = teacher_messages(braces, PromptTemplate.PAPER)
+    assert "{question} {x}" in turn["content"]
+    assert '{"a": {}}' in turn["content"]
+
+
+@pytest.mark.parametrize("template", list(PromptTemplate))
+def test_another_demonstration_can_be_shown(template):
+    messages = teacher_messages(record(QUESTION), template, "Quessin.")
+    assert any("Quessin." in message["content"] for message in messages)
+    assert not any("Stonebridge" in message["content"] for message in messages)
+
+
+def test_templates_have_different_digests():
+    digests = {template_digest(template) for template in PromptTemplate}
+    assert len(digests) == len(PromptTemplate)
+    assert all(len(digest) == len("sha256:") + 64 for digest in digests)
+
+
+def test_what_fits_exactly_passes():
+    require_fit([("a", 90)], context=100, max_new_tokens=10)
+
+
+def test_what_does_not_fit_is_refused_with_all_numbers():
+    prompts = [("record 'a'", 91), ("record 'b'", 95), ("record 'c'", 90)]
+    with pytest.raises(PromptTooLong) as caught:
+        require_fit(prompts, context=100, max_new_tokens=10)
+    message = caught.value.message
+    assert "record 'b' has 95 tokens; with 10 new ones that is 105" in message
+    assert "context is 100 (1 more are too long, too)" in message
+    assert "method.rollout.maxNewTokens" in message

@@ -1,0 +1,101 @@
+"""Answers: the same for the same seed, from the weights as they are now, and from the right distribution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skill_trainer.rollout import greedy, sample
+from skill_trainer.schedule import generator
+from tests.trainer.core.conftest import examples, method
+
+NEW = 10
+
+
+@pytest.fixture
+def prompts(tiny):
+    return [example.student for example in examples(tiny, method())]
+
+
+def sampled(model, prompts, *, seed=1, temperature=1.0, new=NEW):
+    return sample(model, prompts, max_new_tokens=new, temperature=temperature, generator=generator(seed, "test", 0))
+
+
+def reference_logprobs(model, prompt, answer):
+    logits = model.network(input_ids=torch.tensor([[*prompt, *answer.tokens]])).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits, -1)
+
+
+@torch.no_grad()
+def test_greedy_takes_the_most_probable_token_each_time(tiny, prompts):
+    for prompt, answer in zip(prompts, greedy(tiny, prompts, max_new_tokens=NEW), strict=True):
+        reference = reference_logprobs(tiny, prompt, answer)
+        assert answer.tokens == tuple(reference.argmax(-1).tolist())
+        assert answer.logprobs == pytest.approx(reference.max(-1).values.tolist(), abs=1e-4)
+
+
+def test_answers_do_not_depend_on_the_company(tiny, prompts):
+    together = greedy(tiny, prompts, max_new_tokens=NEW)
+    alone = [greedy(tiny, [prompt], max_new_tokens=NEW)[0] for prompt in prompts]
+    assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
+    in_pairs = greedy(tiny, prompts, max_new_tokens=NEW, batch_rows=2)
+    assert [answer.tokens for answer in together] == [answer.tokens for answer in in_pairs]
+
+
+def test_samples_are_reproducible_and_differ_by_seed(tiny, prompts):
+    first, again, other = (sampled(tiny, prompts, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert [answer.tokens for answer in first] != [answer.tokens for answer in other]
+
+
+def test_samples_leave_torchs_own_generator_alone(tiny, prompts):
+    state = torch.get_rng_state()
+    sampled(tiny, prompts)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@torch.no_grad()
+def test_logprobs_are_those_of_the_sampled_tokens_at_temperature_one(tiny, prompts):
+    for prompt, answer in zip(prompts, sampled(tiny, prompts, temperature=2.0), strict=True):
+        reference = reference_logprobs(tiny, prompt, answer)
+        expected = reference.gather(1, torch.tensor(answer.tokens)[:, None]).squeeze(1).tolist()
+        assert answer.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_follow_the_models_distribution(tiny, prompts, temperature):
+    """4000 first tokens against the probabilities: no top-k, no top-p, the temperature as said."""
+    count = 4000
+    answers = sampled(tiny, [prompts[0]] * count, temperature=temperature, new=1)
+    seen = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=258) / count
+    logits = tiny.network(input_ids=torch.tensor([prompts[0]])).logits[0, -1]
+    expected = torch.softmax(logits / temperature, -1)
+    assert (seen - expected).abs().sum() / 2 < 0.11  # total variation; sampling noise alone gives about 0.07 here
+    assert (seen > 0).sum() > 40
+
+
+@torch.no_grad()
+def test_samples_come_from_the_current_weights(tiny, prompts):
+    before = sampled(tiny, prompts)
+    tiny.parameters()[0].mul_(1.5)
+    after = sampled(tiny, prompts)
+    assert [answer.tokens for answer in before] != [answer.tokens for answer in after]
+
+
+@torch.no_grad()
+def test_a_row_that_has_ended_is_dropped_and_keeps_its_end(tiny, prompts):
+    """The end of turn is made likely, so that rows end at different places; the rest must not notice."""
+    end = tiny.tokens.end_of_turn[0]
+    tiny.network.lm_head.weight = torch.nn.Parameter(tiny.network.lm_head.weight.clone())
+    tiny.network.lm_head.weight[end] *= 4
+    answers = sampled(tiny, prompts * 4, new=20)
+    lengths = {len(answer.tokens) for answer in answers}
+    assert len(lengths) > 2
+    for prompt, answer in zip(prompts * 4, answers, strict=True):
+        assert end not in answer.tokens[:-1]
+        assert answer.finished == (answer.tokens[-1] == end)
+        assert answer.finished or len(answer.tokens) == 20
+        reference = reference_logprobs(tiny, prompt, answer)
+        expected = reference.gather(1, torch.tensor(answer.tokens)[:, None]).squeeze(1).tolist()
+        assert answer.logprobs == pytest.approx(expected, abs=1e-4)

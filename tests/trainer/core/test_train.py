@@ -1,0 +1,231 @@
+"""The train step on noise: what it publishes, what it rejects, and that every restart ends in the same version."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from skill_contract.evaluation import Comparison, Evaluation, Verdict
+from skill_contract.manifest import GoldenSet
+from skill_contract.outcome import Result
+from skill_contract.progress import Stage
+from skill_store.repository import Repository
+from skill_trainer.errors import ConfigInvalid, Preempted
+from skill_trainer.evaluate import Suite
+from skill_trainer.model import LanguageModel
+from skill_trainer.prompts import student_messages
+from skill_trainer.rollout import greedy
+from skill_trainer.steps.check import check
+from skill_trainer.steps.stopping import Stop
+from skill_trainer.steps.train import rejection
+from tests.trainer.core.conftest import CPU, Listener
+
+
+def published_folder(config, outcome, tmp_path):
+    repository = Repository(config.model.uri)
+    folder = tmp_path / "published"
+    repository.download(repository.resolve(outcome.version), folder)
+    return folder
+
+
+def test_a_version_is_published_with_its_proof(config, run_train, tmp_path):
+    settings, listener = config(), Listener()
+    outcome = run_train(settings, listener)
+    assert (outcome.outcome, outcome.reason) == (Result.SUCCEEDED, "Published")
+    repository = Repository(settings.model.uri)
+    manifest = repository.manifest(repository.resolve(outcome.version))
+    head = repository.head()
+    assert (manifest.sequence, manifest.parent, manifest.skills) == (1, head.ref, ("say",))
+    assert manifest.method == settings.method.dump()
+    assert head.version.startswith("000000-"), "only promotion moves the head"
+    folder = published_folder(settings, outcome, tmp_path)
+    assert {path.name for path in (folder / ".skill").iterdir()} == {
+        "eval.json", "golden.json", "suites", "report.json", "report.html", "manifest.json",
+    }  # fmt: skip
+    assert Evaluation.parse_json((folder / ".skill/eval.json").read_text()) == outcome.evaluation
+    assert listener.all("stage") == [Stage.GATING, Stage.TRAINING, Stage.EVALUATING, Stage.PUBLISHING]
+    assert listener.all("step")[-1] == 4
+    assert listener.all("last_checkpoint") == [1, 2, 3, 4]
+
+
+def test_golden_prompts_are_what_the_published_weights_answer(config, run_train, tmp_path):
+    settings = config()
+    folder = published_folder(settings, run_train(settings), tmp_path)
+    model = LanguageModel.load(folder, CPU)
+    golden = GoldenSet.parse_json((folder / ".skill/golden.json").read_text())
+    assert golden.prompts
+    assert any(each.text != each.parent_text for each in golden.prompts)
+    for each in golden.prompts:
+        (answer,) = greedy(model, [model.tokens.encode(each.messages)], max_new_tokens=each.max_new_tokens)
+        assert model.tokens.decode(answer.tokens) == each.text
+        assert answer.logprobs == pytest.approx(each.token_logprobs)
+
+
+def test_the_stored_suite_brings_back_the_questions_and_their_grader(config, run_train, tmp_path):
+    settings = config()
+    folder = published_folder(settings, run_train(settings), tmp_path)
+    suite = Suite.decode("say", (folder / ".skill/suites/say.jsonl").read_bytes())
+    assert len(suite.records) == 5
+    assert {record.grader for record in suite.records} == {"contains"}
+    assert student_messages(suite.records[0]) == [{"role": "user", "content": "Please say tea now"}]
+
+
+def test_running_again_returns_the_stored_result_without_work(config, run_train):
+    settings, listener = config(), Listener()
+    first = run_train(settings)
+    assert run_train(settings, listener) == first
+    assert listener.news == []
+
+
+@pytest.mark.parametrize("lost", [["result.json"], ["result.json", "golden.json", "report.html"]])
+def test_a_restart_at_the_end_publishes_no_second_version(config, run_train, tmp_path, lost):
+    settings = config()
+    first = run_train(settings)
+    for name in lost:
+        (tmp_path / "repository/runs/uid-1" / name).unlink()
+    again = run_train(settings)
+    versions = {path.name for path in (tmp_path / "repository/versions").iterdir()}
+    if lost == ["result.json"]:
+        assert again == first
+        assert len(versions) == 2
+    else:  # a report that was never stored may differ in its times
+        assert again.evaluation == first.evaluation
+
+
+def test_scores_before_are_measured_once_in_a_run(config, run_train, tmp_path):
+    """What a first attempt has stored is taken as it is, even where it is not what this attempt would measure."""
+    settings = config()
+    stop = Stop()
+    stop.request()
+    with pytest.raises(Preempted):
+        run_train(settings, stop=stop)
+    run_train(config(update={**settings.update.dump(), "uid": "other"}))
+    before = json.loads((tmp_path / "repository/runs/other/before.json").read_text())
+    before["scores"]["say"]["texts"][0] = "something else"
+    (tmp_path / "repository/runs/uid-1/before.json").write_text(json.dumps(before))
+    run_train(settings)
+    report = json.loads((tmp_path / "repository/runs/uid-1/report.json").read_text())
+    assert "something else" in {row["before"] for row in report["answers"]}
+
+
+def test_preempted_and_resumed_gives_the_weights_of_an_uninterrupted_run(config, run_train, tmp_path):
+    class StopsAtStep(Listener):
+        def __init__(self, step, stop):
+            super().__init__()
+            self.step, self.stop = step, stop
+
+        def update(self, **news):
+            super().update(**news)
+            if news.get("step") == self.step:
+                self.stop.request()
+
+    whole = run_train(config(update={**config().update.dump(), "uid": "whole"}))
+    for step in (1, 3):
+        stop = Stop()
+        with pytest.raises(Preempted, match=f"step {step} of 4"):
+            run_train(config(), StopsAtStep(step, stop), stop)
+    listener = Listener()
+    resumed = run_train(config(), listener)
+    assert listener.all("step") == [3, 4]
+    weights = [
+        (tmp_path / f"repository/versions/{outcome.version}/model.safetensors").read_bytes()
+        for outcome in (whole, resumed)
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_a_damaged_checkpoint_is_passed_over(config, run_train, tmp_path):
+    settings = config()
+    whole = run_train(settings)
+    (tmp_path / "repository/runs/uid-1/result.json").unlink()
+    (tmp_path / "repository/runs/uid-1/step-000004/student.safetensors").write_bytes(b"x" * 100)
+    listener = Listener()
+    assert run_train(settings, listener) == whole
+    assert listener.all("step") == [3, 4]
+
+
+def test_what_does_not_pass_is_rejected_and_only_reported(config, run_train, tmp_path):
+    settings = config(gates={"inContextGain": {"mode": "Off"}, "newSkill": {"minScore": "0.5"}})
+    outcome = run_train(settings)
+    assert (outcome.outcome, outcome.reason, outcome.version) == (Result.REJECTED, "SkillNotLearned", "")
+    assert "below minScore 0.5" in outcome.message
+    assert len(list((tmp_path / "repository/versions").iterdir())) == 1
+    assert (tmp_path / "repository/runs/uid-1/report.html").stat().st_size > 1000
+    assert run_train(settings) == outcome
+
+
+def test_a_teacher_that_cannot_teach_is_refused_before_training(config, run_train, tmp_path):
+    settings = config(gates={"inContextGain": {"mode": "Enforce", "minGain": "0.9"}})
+    listener = Listener()
+    outcome = run_train(settings, listener)
+    assert outcome.outcome == Result.REJECTED
+    assert outcome.reason == "NoInContextGain"
+    assert "was answered" in outcome.message
+    assert "expected" in outcome.message
+    assert outcome.evaluation.in_context_gain.n == 5
+    assert Stage.TRAINING not in listener.all("stage")
+
+
+def test_sft_has_no_teacher_to_gate(config, run_train):
+    outcome = run_train(config(method={**config().method.dump(), "type": "SFT"}))
+    assert outcome.reason == "Published"
+    assert outcome.evaluation.in_context_gain is None
+
+
+def test_settings_cannot_change_under_a_run(config, run_train):
+    run_train(config())
+    path = Repository(config().model.uri).run("uid-1")
+    assert path.get("result.json") is not None
+    other = config(method={**config().method.dump(), "seed": 3})
+    Repository(config().model.uri)._store.delete(["runs/uid-1/result.json"])
+    with pytest.raises(ConfigInvalid, match="begun with other settings"):
+        run_train(other)
+
+
+def test_the_next_skill_is_tested_on_the_suites_of_the_one_before(config, run_train, tmp_path):
+    first = run_train(config())
+    repository = Repository(config().model.uri)
+    repository.move_head(repository.resolve(first.version), expected=repository.head())
+    data = config().data.dump()
+    for name, text in (("train", "Sing {}"), ("test", "Do sing {}")):
+        lines = [{"prompt": text.format(what), "completion": f"La {what}"} for what in ("one", "two", "six")]
+        (tmp_path / f"sing-{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    data = {"train": str(tmp_path / "sing-train.jsonl"), "heldOut": {"uri": str(tmp_path / "sing-test.jsonl")}}
+    second = config(
+        update={"namespace": "ns", "name": "sing", "uid": "uid-2"}, skill={"name": "sing"}, data=data,
+    )  # fmt: skip
+    assert "1 suites of earlier skills" in check(second).message
+    outcome = run_train(second)
+    assert [each.suite for each in outcome.evaluation.retention] == ["say"]
+    ref = repository.resolve(outcome.version)
+    assert sorted(repository.suites(ref)) == ["say", "sing"]
+    assert repository.manifest(ref).skills == ("say", "sing")
+
+
+def comparison(suite, verdict):
+    return Comparison(
+        suite=suite, before=0.5, after=0.5, gain=0, low=0, high=0, n=1, normalized=1, verdict=verdict, reason=suite
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "skill", "kept", "expected"),
+    [
+        ("Failed", None, [], ("NoInContextGain", "gain")),
+        ("Inconclusive", None, [], ("Inconclusive", "gain")),
+        ("Passed", "Failed", ["Failed"], ("SkillNotLearned", "skill")),
+        ("Passed", "Inconclusive", ["Passed", "Failed"], ("SkillForgotten", "kept1")),
+        ("Passed", "Passed", ["Inconclusive"], ("Inconclusive", "kept0")),
+        ("Failed", "Passed", ["Failed"], ("SkillForgotten", "kept0")),
+    ],
+)
+def test_the_reason_of_a_rejection_is_the_worst_gates(gain, skill, kept, expected):
+    evaluation = Evaluation(
+        in_context_gain=comparison("gain", gain),
+        new_skill=comparison("skill", skill) if skill else None,
+        retention=tuple(comparison(f"kept{number}", verdict) for number, verdict in enumerate(kept)),
+        verdict=Verdict.FAILED,
+    )
+    reason, found = rejection(evaluation)
+    assert (reason, found.suite) == expected
