@@ -15,16 +15,16 @@ from skill_contract.step import Pod, PromoteConfig, UpdateIdentity
 from skill_store.promote import promote
 from skill_store.prove import prove
 from skill_store.repository import Repository
-from tests.seaweedfs import Bucket
-from tests.store.conftest import Cli, Folder, golden, publish_child
+from tests.store.conftest import Cli, golden, publish_child
 from tests.store.engine import Engine, candidate, parent
 
 UPDATE = UpdateIdentity(namespace="team", name="tarn", uid="1234")
 
 
 @pytest.fixture
-def repository(place: Folder | Bucket, model: Path) -> Repository:
-    repository = Repository(f"{place.uri}/m")
+def repository(tmp_path: Path, model: Path) -> Repository:
+    """In a folder: what the step asks of a store is tested on SeaweedFS elsewhere."""
+    repository = Repository(f"file://{tmp_path}/repository")
     repository.import_base(str(model))
     return repository
 
