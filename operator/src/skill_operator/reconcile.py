@@ -260,6 +260,8 @@ class Reconciler:
         due = self._written + self.world.settings.status_seconds - time.monotonic()
         if due > 0 and not _is_urgent(update.status, planned.status):
             return due if planned.requeue_after is None else max(min(due, planned.requeue_after), _LEAST_PAUSE)
+        for news in planned.news:  # before the status: told twice is told once, by the events' names; lost is lost
+            await self._tell(update, news)
         body = {"metadata": {"resourceVersion": version}, "status": patch}
         try:
             await self.world.kube.patch(SKILL_UPDATES, update.namespace, update.name, body, part="status")
@@ -267,8 +269,6 @@ class Reconciler:
             raise Gone from None
         self._written = time.monotonic()
         self._report(update, planned)
-        for news in planned.news:
-            await self._tell(update, news)
         return planned.requeue_after
 
     def _report(self, update: SkillUpdate, planned: Plan) -> None:

@@ -1,0 +1,229 @@
+"""A namespace on a real API server, seen by a test: what a user does, what is waited for, and a kubelet's part.
+
+Jobs, ReplicaSets, garbage collection are Kubernetes' own controllers. There is no node: what containers do is played
+by `Kubelet`, which writes pods' statuses as a kubelet would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+
+from skill_operator.api import WEIGHTS_ANNOTATION
+from tests.operator import raw
+
+Raw = dict[str, Any]
+COLLECTIONS = {
+    "skillupdates": "/apis/sdft.dev/v1alpha1",
+    "jobs": "/apis/batch/v1",
+    "pods": "/api/v1",
+    "deployments": "/apis/apps/v1",
+    "events": "/apis/events.k8s.io/v1",
+}
+PATIENCE_S = 45
+
+
+class Place:
+    """One namespace."""
+
+    def __init__(self, client: httpx.AsyncClient, namespace: str) -> None:
+        self.client = client
+        self.namespace = namespace
+
+    def path(self, kind: str, name: str = "", part: str = "") -> str:
+        steps = [COLLECTIONS[kind], "namespaces", self.namespace, kind, name, part]
+        return "/".join(step for step in steps if step)
+
+    async def create(self, kind: str, document: Raw, *, dry_run: bool = False) -> Raw:
+        metadata = {"namespace": self.namespace, "name": document["metadata"]["name"]}
+        metadata |= {k: v for k, v in document["metadata"].items() if k in {"labels", "annotations"}}
+        parameters = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        answer = await self.client.post(self.path(kind), json=document | {"metadata": metadata}, params=parameters)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def patch(self, kind: str, name: str, patch: Raw, part: str = "") -> Raw:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        answer = await self.client.patch(self.path(kind, name, part), content=json.dumps(patch), headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def apply(self, kind: str, name: str, document: Raw, manager: str) -> Raw:
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        answer = await self.client.patch(
+            self.path(kind, name), content=json.dumps(document), headers=headers, params={"fieldManager": manager}
+        )
+        assert answer.status_code in {200, 201}, answer.text
+        return answer.json()
+
+    async def get(self, kind: str, name: str) -> Raw:
+        return (await self.client.get(self.path(kind, name))).raise_for_status().json()
+
+    async def list(self, kind: str, selector: str = "") -> list[Raw]:
+        answer = await self.client.get(self.path(kind), params={"labelSelector": selector})
+        return answer.raise_for_status().json()["items"]
+
+    async def delete(self, kind: str, name: str) -> None:
+        (await self.client.delete(self.path(kind, name))).raise_for_status()
+
+    async def watch(self, kind: str, **parameters: str) -> AsyncIterator[tuple[str, Raw]]:
+        """Yields what there is and then every change, for ever."""
+        while True:
+            with contextlib.suppress(httpx.RemoteProtocolError):
+                async with self.client.stream(
+                    "GET", self.path(kind), params={"watch": "1", **parameters}, timeout=None
+                ) as response:
+                    async for line in response.aiter_lines():
+                        event = json.loads(line)
+                        yield event["type"], event["object"]
+
+    async def until(self, kind: str, name: str, reached: Callable[[Raw], Any]) -> Raw:
+        """Returns the object as soon as it satisfies `reached`."""
+        last: Raw = {}
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                async for event, seen in self.watch(kind, fieldSelector=f"metadata.name={name}"):
+                    last = seen
+                    if event != "DELETED" and reached(seen):
+                        return seen
+        except TimeoutError:
+            pass
+        raise AssertionError(f"{kind}/{name} did not get there: {raw.pretty(last.get('status', last))}")
+
+    async def until_gone(self, kind: str, name: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            async for event, _ in self.watch(kind, fieldSelector=f"metadata.name={name}"):
+                if event == "DELETED":
+                    return
+                if (await self.client.get(self.path(kind, name))).status_code == 404:
+                    return
+
+    async def until_some(self, kind: str, selector: str, reached: Callable[[Raw], Any] = bool) -> Raw:
+        """Returns the first object of a selector that satisfies `reached`."""
+        async with asyncio.timeout(PATIENCE_S):
+            async for event, seen in self.watch(kind, labelSelector=selector):
+                if event != "DELETED" and reached(seen):
+                    return seen
+        raise AssertionError("unreachable: a watch does not end")
+
+    # -- SkillUpdates -----------------------------------------------------------------------------------------------
+
+    async def update(self, name: str, **spec: Any) -> Raw:
+        """Creates a SkillUpdate of a model repository of this namespace's own."""
+        document = raw.update(name=name, **({"model": {"uri": f"s3://{self.namespace}/llm"}} | spec))
+        if document["spec"].get("serving"):
+            document["spec"]["serving"] = (
+                {"soakSeconds": 1, "progressDeadlineSeconds": 60}
+                | spec.get("serving", {})
+                | {"targetRef": {"name": "support-llm"}}
+            )
+        del document["status"]
+        return await self.create("skillupdates", document)
+
+    async def phase(self, name: str, *phases: str) -> Raw:
+        """Waits until an update is in one of these phases, and has been seen in its newest form."""
+
+        def reached(seen: Raw) -> bool:
+            status = seen.get("status") or {}
+            newest = status.get("observedGeneration") == seen["metadata"]["generation"]
+            return newest and status.get("phase") in phases
+
+        return await self.until("skillupdates", name, reached)
+
+    async def step_jobs(self, name: str) -> list[str]:
+        """The steps of an update's Jobs, sorted."""
+        jobs = await self.list("jobs", f"sdft.dev/update={name}")
+        return sorted(job["metadata"]["labels"]["sdft.dev/step"] for job in jobs)
+
+    async def reasons(self, name: str) -> list[str]:
+        """The reasons of all events about an update."""
+        events = await self.list("events")
+        return [event["reason"] for event in events if event["regarding"]["name"] == name]
+
+    async def serve(self, *, weights: str = "", wired: bool = True) -> Raw:
+        """Creates the serving Deployment, two replicas that the kubelet makes ready."""
+        document = raw.deployment(weights=weights, wired=wired)
+        del document["status"], document["metadata"]["generation"]
+        await self.create("deployments", document)
+        return await self.until(
+            "deployments", "support-llm", lambda d: d.get("status", {}).get("availableReplicas") == 2
+        )
+
+
+def condition(update: Raw, kind: str) -> Raw:
+    found = [entry for entry in update["status"].get("conditions", []) if entry["type"] == kind]
+    return found[0] if found else {}
+
+
+def annotation(deployment: Raw) -> str:
+    return (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(WEIGHTS_ANNOTATION, "")
+
+
+Play = Callable[[Raw], Raw | None]
+
+
+class Kubelet:
+    """Writes the statuses of a namespace's pods, as a test says.
+
+    `steps` holds what the pods of each step become, one after the other, the last again and again; a step that is not
+    in it waits. `serving` says what a serving pod becomes.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.steps: dict[str, list[Raw]] = {
+            "check": [self.said("check")], "train": [self.said("train")],
+            "promote": [self.said("promote")], "revert": [self.said("revert")],
+        }  # fmt: skip
+        self.serving: Play = serves_what_it_is_told
+        self.seen: list[str] = []
+        """Steps whose pods came up, in order."""
+        self._known: set[str] = set()
+
+    def said(self, step: str, **changes: Any) -> Raw:
+        kind = raw.Step("promote" if step == "revert" else step)
+        return raw.said(raw.outcome(kind).model_copy(update=changes), at=time.time())
+
+    async def run(self) -> None:
+        """Plays, for ever, the pods that come."""
+        async for event, pod in self._place.watch("pods"):
+            uid = pod["metadata"]["uid"]
+            if event == "ADDED" and uid not in self._known and pod["status"].get("phase") == "Pending":
+                self._known.add(uid)
+                await self._play(pod)
+
+    async def _play(self, pod: Raw) -> None:
+        step = pod["metadata"].get("labels", {}).get("sdft.dev/step")
+        if step:
+            self.seen.append(step)
+            plays = self.steps.get(step) or []
+            status = plays.pop(0) if len(plays) > 1 else plays[0] if plays else None
+        else:
+            status = self.serving(pod)
+        if status:
+            await self.write(pod["metadata"]["name"], status)
+
+    async def write(self, name: str, status: Raw) -> None:
+        with contextlib.suppress(AssertionError):  # the pod went meanwhile
+            await self._place.patch("pods", name, {"status": status}, "status")
+
+    async def finish(self, step: str, status: Raw | None = None) -> None:
+        """Ends the pod of a step that waits or runs, and those to come."""
+        self.steps[step] = [status or self.said(step)]
+        pod = await self._place.until_some(
+            "pods", f"sdft.dev/step={step}", lambda p: p["status"].get("phase") in {"Pending", "Running"}
+        )
+        await self.write(pod["metadata"]["name"], self.steps[step][0])
+
+
+def serves_what_it_is_told(pod: Raw) -> Raw:
+    """A good pod: it fetches the version of its annotation (or the head) and is ready."""
+    weights = pod["metadata"].get("annotations", {}).get(WEIGHTS_ANNOTATION, "")
+    digest = weights.partition("@")[2] or raw.PARENT[1]
+    return raw.serving_status(raw.fetched(weights, digest))
