@@ -52,10 +52,10 @@ def trainer(tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_to_the_same_weights(trainer, config, run_train, tmp_path, sent):
     """SIGTERM: saves and exits 75. SIGKILL: goes on from what was saved before."""
-    settings = config(method={**config().method.dump(), "steps": 60})
+    settings = config(method={**config().method.dump(), "steps": 30})
     process = trainer.start("train", "--progress-port", "0", SKILL_CONFIG=settings.dump_json())
     for line in process.stderr:
-        if "saved step 2 of 60" in line:
+        if "saved step 2 of 30" in line:
             process.send_signal(sent)
             break
     process.communicate(timeout=300)
