@@ -52,7 +52,7 @@ OTHER: dict[str, Any] = {
     "training.checkpoint.keep": 3,
     "training.failurePolicy.maxRestarts": 4,
     "training.failurePolicy.heartbeatTimeoutSeconds": 600,
-    "gates.inContextGain.mode": "Off",
+    "gates.inContextGain.mode": "Skip",
     "gates.inContextGain.minGain": "0.01",
     "gates.newSkill.minGain": "0.01",
     "gates.newSkill.minScore": "0.1",

@@ -112,7 +112,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("spec.training.failurePolicy.heartbeatTimeoutSeconds", 5, "should be greater than or equal to 30"),
     ("spec.training.activeDeadlineSeconds", "1h", "activeDeadlineSeconds in body must be of type integer"),
     ("spec.gates.inContextGain.mode", False, "spec.gates.inContextGain.mode in body must be of type string"),
-    ("spec.gates.inContextGain.mode", "Skip", 'supported values: "Enforce", "Warn", "Off"'),
+    ("spec.gates.inContextGain.mode", "Off", 'supported values: "Enforce", "Warn", "Skip"'),
     ("spec.gates.newSkill.minGain", "5%", SHARE),
     ("spec.gates.newSkill.minGain", ".05", SHARE),
     ("spec.gates.newSkill.minScore", "70", SHARE),

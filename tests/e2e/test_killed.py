@@ -32,7 +32,7 @@ def _update(name: str) -> dict[str, Any]:
     spec["method"] |= {"steps": 8, "batchSize": 4}
     spec["training"] = spec.get("training", {}) | {"checkpoint": {"everySteps": 2, "keep": 2}}
     spec["gates"] = {
-        "inContextGain": {"mode": "Off"},
+        "inContextGain": {"mode": "Skip"},
         "newSkill": {"minGain": "0"},
         "onInconclusive": "Accept",
         "retention": {"maxDrop": "1", "minNormalized": "0"},

@@ -89,7 +89,7 @@ def test_altered_bytes_never_become_ready(world: World):
         heldOut={"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
     )
     update["spec"]["gates"] = {
-        "inContextGain": {"mode": "Off"},
+        "inContextGain": {"mode": "Skip"},
         "newSkill": {"minGain": "0"},
         "onInconclusive": "Accept",
         "retention": {"maxDrop": "1", "minNormalized": "0"},

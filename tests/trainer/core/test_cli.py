@@ -79,7 +79,7 @@ def test_by_hand_a_model_and_two_files_are_enough(trainer, config, tiny_llama_di
     code, outcome = trainer.run(
         "train", "--model", str(tiny_llama_dir), "--data", data.train, "--held-out", data.held_out.uri,
         "--grader", "contains", "--out", str(tmp_path / "out"), "--skill", "say", "--set", "method.steps=1",
-        "--set", "method.rollout.maxNewTokens=4", "--set", "gates.inContextGain.mode=Off",
+        "--set", "method.rollout.maxNewTokens=4", "--set", "gates.inContextGain.mode=Skip",
         "--set", "gates.onInconclusive=Accept",
     )  # fmt: skip
     assert (code, outcome.reason) == (0, "Published")

@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_passed_over(config, run_train, tmp_path):
 
 
 def test_what_does_not_pass_is_rejected_and_only_reported(config, run_train, tmp_path):
-    settings = config(gates={"inContextGain": {"mode": "Off"}, "newSkill": {"minScore": "0.5"}})
+    settings = config(gates={"inContextGain": {"mode": "Skip"}, "newSkill": {"minScore": "0.5"}})
     outcome = run_train(settings)
     assert (outcome.outcome, outcome.reason, outcome.version) == (Result.REJECTED, "SkillNotLearned", "")
     assert "below minScore 0.5" in outcome.message

@@ -165,7 +165,7 @@ def gate(verdict: Verdict, normalized: float = 1.0) -> Comparison:
         (FAILED, PASSED, [], {}, FAILED),
         (FAILED, PASSED, [], {"in_context_gain": {"mode": "Warn"}}, PASSED),
         (INCONCLUSIVE, None, [], {}, INCONCLUSIVE),
-        (None, PASSED, [], {"in_context_gain": {"mode": "Off"}}, PASSED),
+        (None, PASSED, [], {"in_context_gain": {"mode": "Skip"}}, PASSED),
     ],
 )
 def test_overall(in_context, new, retention, gates, verdict: Verdict):

@@ -159,7 +159,7 @@ class Training(Document):
 
 
 class InContextGainGate(Document):
-    mode: Literal["Enforce", "Warn", "Off"] = "Enforce"
+    mode: Literal["Enforce", "Warn", "Skip"] = "Enforce"
     min_gain: float = Field(0.05, ge=0, le=1)
 
 

@@ -77,7 +77,7 @@ def _in_context_gain(
 ) -> tuple[Comparison | None, tuple[SideBySide, ...]]:
     """Returns whether demonstrations help this model at all, with the answers as examples."""
     config, skill = work.config, ground.inputs.held_out
-    if config.method.type == "SFT" or config.gates.in_context_gain.mode == "Off":
+    if config.method.type == "SFT" or config.gates.in_context_gain.mode == "Skip":
         return None, ()
     questions = gain_questions(skill, ground.inputs.train)
     measured = measure_gain(work, model, questions, before.scores[skill.name])
