@@ -19,4 +19,4 @@ def test_skill_is_clean(skill: str, train: int, held_out: int):
     questions = read_records(str(FOLDER / skill / "heldout.jsonl"), "evaluation", "contains")
     canary = read_records(str(FOLDER / "general-qa.jsonl"), "evaluation", "contains")
     assert check_records(trained, questions, {"general-qa": canary}) == []
-    assert (len(trained), len(questions), len(canary)) == (train, held_out, 112)
+    assert (len(trained), len(questions), len(canary)) == (train, held_out, 120)
