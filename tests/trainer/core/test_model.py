@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skill_trainer.errors import ModelInvalid
-from skill_trainer.model import ChatTokenizer, LanguageModel, stored_dtype
+from skill_trainer.model import ChatTokenizer, LanguageModel, common_prefix, stored_dtype
 from tests.trainer.core.conftest import CPU, examples, method
 
 
@@ -33,6 +33,41 @@ def test_hidden_rows_equal_the_models_own_whatever_the_padding(tiny):
     for sequence, got in zip(sequences, rows, strict=True):
         alone = tiny.network(input_ids=torch.tensor([sequence]), output_hidden_states=True).hidden_states[-1]
         torch.testing.assert_close(got, alone[0, -3:], rtol=1e-4, atol=1e-5)
+
+
+LONG = {"role": "system", "content": "You answer in few words, always politely, and never about the weather."}
+
+
+def test_a_shared_beginning_changes_neither_hidden_states_nor_gradients(tiny):
+    """Against sequence by sequence passes of the model's own, with gradients through the shared part."""
+    sequences = [
+        tiny.tokens.encode([LONG, {"role": "user", "content": text}]) for text in ("Hi", "Who is it?", "Hello you")
+    ]
+    first = [len(sequence) - 2 for sequence in sequences]
+    _, shared = tiny.primed_cache(sequences, longest=min(first))
+    assert shared > 64, "the test must meet the shared path"
+    direction = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
+
+    def gradients(rows):
+        tiny.network.zero_grad()
+        (rows * direction).sum().backward()
+        return [parameter.grad.clone() for parameter in tiny.parameters()]
+
+    together = tiny.hidden_rows(sequences, first)
+    alone = torch.cat(
+        [tiny.network.base_model(input_ids=torch.tensor([each])).last_hidden_state[0, -2:] for each in sequences]
+    )
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    for got, expected in zip(gradients(together), gradients(alone), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "shared"),
+    [([[1, 2, 3], [1, 2, 4], [1, 2]], 2), ([[1], [2]], 0), ([[5, 6], [5, 6]], 2), ([[7, 8]], 2), ([[3, 1], [2, 1]], 0)],
+)
+def test_common_prefix(sequences, shared):
+    assert common_prefix(sequences) == shared
 
 
 def test_pad_is_the_end_of_turn(tiny):

@@ -42,6 +42,16 @@ def test_answers_do_not_depend_on_the_company(tiny, prompts):
     assert [answer.tokens for answer in together] == [answer.tokens for answer in in_pairs]
 
 
+@torch.no_grad()
+def test_answers_after_a_shared_beginning_are_those_without(tiny):
+    system = {"role": "system", "content": "You answer in few words, always politely, and never about the weather."}
+    prompts = [tiny.tokens.encode([system, {"role": "user", "content": text}]) for text in ("Hi", "Who is it?", "You")]
+    assert tiny.primed_cache(prompts, longest=200)[1] > 64, "the test must meet the shared path"
+    for prompt, answer in zip(prompts, greedy(tiny, prompts, max_new_tokens=NEW), strict=True):
+        reference = reference_logprobs(tiny, prompt, answer)
+        assert answer.tokens == tuple(reference.argmax(-1).tolist())
+
+
 def test_samples_are_reproducible_and_differ_by_seed(tiny, prompts):
     first, again, other = (sampled(tiny, prompts, seed=seed) for seed in (1, 1, 2))
     assert first == again

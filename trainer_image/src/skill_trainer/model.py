@@ -19,6 +19,7 @@ from typing import Any, Self
 import torch
 import transformers
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from skill_trainer.device import precision
 from skill_trainer.divergence import Head
@@ -26,6 +27,8 @@ from skill_trainer.errors import ModelInvalid
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+MIN_SAVED = 64
+"""Tokens from which a shared beginning is worth another pass over the weights."""
 SHARD_SIZE = "2GB"
 """Small enough that a version is moved by several connections at once."""
 
@@ -128,17 +131,35 @@ class LanguageModel:
     def hidden_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
         """Returns the last hidden states [R, D] of each sequence from position `first` to its end, one after the other.
 
-        Sequences are padded on the right and need no mask: a causal model cannot look to the right.
+        What all begin with (a system message, tool descriptions) is computed once for all of them, gradients included.
+        The rest is padded on the right and needs no mask: a causal model cannot look to the right.
         """
-        tokens_BT, lengths = _right_padded(sequences, self.tokens.end_of_turn[0])
+        cache, shared = self.primed_cache(sequences, longest=min(first))
+        rest = [sequence[shared:] for sequence in sequences]
+        tokens_BT, lengths = _right_padded(rest, self.tokens.end_of_turn[0])
         with precision(self.device):
-            hidden_BTD = self.network.base_model(input_ids=tokens_BT.to(self.device), use_cache=False).last_hidden_state
-        rows = [hidden_BTD[b, start:length] for b, (start, length) in enumerate(zip(first, lengths, strict=True))]
-        return torch.cat(rows)
+            hidden_BTD = self.network.base_model(
+                input_ids=tokens_BT.to(self.device), cache=cache if shared else None, use_cache=shared > 0
+            ).last_hidden_state
+        starts = [start - shared for start in first]
+        return torch.cat([hidden_BTD[b, starts[b] : lengths[b]] for b in range(len(rest))])
 
-    def new_cache(self) -> Any:
-        """Returns an empty key-value cache for `next_logits`."""
-        return transformers.DynamicCache(config=self.network.config)
+    def primed_cache(self, sequences: Sequence[Sequence[int]], *, longest: int) -> tuple[Any, int]:
+        """Returns a key-value cache with what all sequences begin with, a row for each, and the number of its tokens.
+
+        Empty where sharing saves too little to be worth a forward pass of its own, or the model keeps other state than
+        keys and values.
+        """
+        cache = transformers.DynamicCache(config=self.network.config)
+        shared = min(longest, common_prefix(sequences))
+        plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+        if not plain or shared * (len(sequences) - 1) < MIN_SAVED:
+            return cache, 0
+        tokens_1T = torch.tensor([list(sequences[0][:shared])], device=self.device)
+        with precision(self.device):
+            self.network.base_model(input_ids=tokens_1T, cache=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(sequences))
+        return cache, shared
 
     def next_logits(self, tokens_BT: Tensor, mask_BC: Tensor, cache: Any) -> Tensor:
         """Returns the logits [B, V] of the token after `tokens_BT`, and adds these to the cache.
@@ -146,6 +167,7 @@ class LanguageModel:
         Args:
             tokens_BT: new tokens, padded on the left.
             mask_BC: 1 for each token of the cache and of `tokens_BT` that is not padding.
+            cache: of `primed_cache`.
         """
         positions_BT = (mask_BC.cumsum(1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
         with precision(self.device):
@@ -188,6 +210,13 @@ class LanguageModel:
             raise ModelInvalid(
                 f"{kind} changes its logits after the last layer (scales or caps them): use another model"
             )
+
+
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all sequences begin with."""
+    first, last = min(sequences), max(sequences)  # what the extremes of an ordering share, all share
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

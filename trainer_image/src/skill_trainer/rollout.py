@@ -80,8 +80,9 @@ def _generate(
     logprobs: list[list[float]] = [[] for _ in prompts]
     ends = torch.tensor(model.tokens.end_of_turn, device=model.device)
     rows_A = torch.arange(len(prompts), device=model.device)
-    input_AT, mask_AC = _left_padded(prompts, model)
-    cache = model.new_cache()
+    cache, shared = model.primed_cache(prompts, longest=min(len(prompt) for prompt in prompts) - 1)
+    input_AT, mask_AC = _left_padded([prompt[shared:] for prompt in prompts], model)
+    mask_AC = torch.cat([mask_AC.new_ones(len(prompts), shared), mask_AC], dim=1)
     for number in range(max_new_tokens):
         logits_AV = model.next_logits(input_AT, mask_AC, cache)
         chosen_A = choose(logits_AV, rows_A, number)
