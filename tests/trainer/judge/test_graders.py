@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skill_contract.spec import GraderName
-from skill_trainer.data import Record
 from skill_trainer.graders import GRADERS, grade
 from skill_trainer.graders.normalization import normalize
 
@@ -76,7 +75,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "text", "expected", "right"), CASES)
 def test_case(name: GraderName, text: str, expected: str, right: bool):
     assert GRADERS[name].problem(expected) == ""
-    assert grade(name, text, Record("a", (), answer=expected)) is right
+    assert grade(name, text, expected) is right
 
 
 def test_every_grader_of_the_contract_is_here_and_has_cases():

@@ -48,5 +48,5 @@ class Evaluation(Document):
 
     def abridged(self) -> Evaluation:
         """Returns the same evaluation with only the worst retention suite, for places of bounded size."""
-        worst = sorted(self.retention, key=lambda comparison: (comparison.verdict == Verdict.PASSED, comparison.normalized))
+        worst = sorted(self.retention, key=lambda suite: (suite.verdict == Verdict.PASSED, suite.normalized))
         return self.model_copy(update={"retention": tuple(worst[:1])})

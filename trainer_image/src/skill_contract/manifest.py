@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic import Field
+
 from skill_contract.evaluation import Evaluation
 from skill_contract.model import Document
 from skill_contract.step import UpdateIdentity
@@ -35,7 +37,7 @@ class Manifest(Document):
     skills: tuple[str, ...] = ()
     """All skills accepted so far, this one last."""
     update: UpdateIdentity | None = None
-    method: dict[str, Any] = {}
+    method: dict[str, Any] = Field(default_factory=dict)
     content_digest: str = ""
     """Hash of parent, data, method and skill: two updates with the same one are the same update."""
     data_digest: str = ""

@@ -16,7 +16,11 @@ class Document(BaseModel):
     """A frozen JSON document. Field names are snake_case in Python and camelCase in JSON, as Kubernetes writes them."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True,
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
         allow_inf_nan=False,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from skill_contract.evaluation import Evaluation
 from skill_contract.model import Document
 from skill_contract.step import Step
@@ -43,24 +45,36 @@ class Outcome(Document):
     """`check`: the parent. `train`, `promote`: the version that was published or promoted."""
     digest: str = ""
     evaluation: Evaluation | None = None
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Returns the JSON of this outcome in at most MAX_BYTES.
 
         What does not fit goes in this order: details, all retention suites but the worst, the end of the message.
         """
-        shorter = self
-        if len(shorter._bytes()) > MAX_BYTES:
-            shorter = shorter.model_copy(update={"details": {}})
-        if len(shorter._bytes()) > MAX_BYTES and shorter.evaluation:
-            shorter = shorter.model_copy(update={"evaluation": shorter.evaluation.abridged()})
-        excess = len(shorter._bytes()) - MAX_BYTES
-        if excess > 0:
-            # Every character is at most twelve bytes of JSON (a surrogate pair, escaped); cutting too much is harmless.
-            keep = max(0, len(shorter.message) - excess - 3)
-            shorter = shorter.model_copy(update={"message": shorter.message[:keep] + "…"})
-        return shorter._bytes()
+        for shorter in (self, self._without_details(), self._with_worst_suite()):
+            if len(shorter.dump_json().encode()) <= MAX_BYTES:
+                return shorter.dump_json().encode()
+        return self._with_short_message().dump_json().encode()
 
-    def _bytes(self) -> bytes:
-        return self.dump_json().encode()
+    def _without_details(self) -> Outcome:
+        return self.model_copy(update={"details": {}})
+
+    def _with_worst_suite(self) -> Outcome:
+        return self._without_details().model_copy(
+            update={"evaluation": self.evaluation.abridged() if self.evaluation else None}
+        )
+
+    def _with_short_message(self) -> Outcome:
+        """Returns the longest beginning of the message that fits, found by halving: bytes per character differ."""
+        shortest, longest = 0, len(self.message)
+        while shortest < longest:
+            middle = (shortest + longest + 1) // 2
+            if len(self._cut(middle).dump_json().encode()) <= MAX_BYTES:
+                shortest = middle
+            else:
+                longest = middle - 1
+        return self._cut(shortest)
+
+    def _cut(self, characters: int) -> Outcome:
+        return self._with_worst_suite().model_copy(update={"message": self.message[:characters] + "…"})

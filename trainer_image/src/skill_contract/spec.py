@@ -151,8 +151,8 @@ class Training(Document):
     gpus_per_node: int = Field(1, ge=0)
     gpu_resource: str = "nvidia.com/gpu"
     """The extended resource that stands for one GPU."""
-    resources: dict[str, Any] = {}
-    template: dict[str, Any] = {}
+    resources: dict[str, Any] = Field(default_factory=dict)
+    template: dict[str, Any] = Field(default_factory=dict)
     checkpoint: Checkpoint = Checkpoint()
     failure_policy: FailurePolicy = FailurePolicy()
     active_deadline_seconds: int = Field(86400, ge=60)

@@ -28,7 +28,7 @@ class UpdateIdentity(Document):
 
 
 class TrainConfig(Document):
-    """Configuration of the `check` and the `train` step: the parts of the spec that they need, under their own names."""
+    """Configuration of the `check` and the `train` step: the parts of the spec that they need, as the spec has them."""
 
     update: UpdateIdentity
     model: Model

@@ -75,5 +75,5 @@ def score(suites: Sequence[Suite], answer: Answer) -> dict[str, SuiteScores]:
 
 def _graded(suite: Suite, texts: Sequence[str]) -> SuiteScores:
     pairs = zip(suite.records, texts, strict=True)
-    right = tuple(grade(record.grader or suite.grader, text, record) for record, text in pairs)
+    right = tuple(grade(record.grader or suite.grader, text, record.expected) for record, text in pairs)
     return SuiteScores(right=right, texts=tuple(texts))

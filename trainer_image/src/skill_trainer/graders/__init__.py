@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING
 
 from skill_contract.spec import GraderName
 from skill_trainer.graders.grader import Grader
-
-if TYPE_CHECKING:
-    from skill_trainer.data.record import Record
 
 
 def _discovered() -> dict[GraderName, Grader]:
@@ -25,9 +21,9 @@ def _discovered() -> dict[GraderName, Grader]:
 GRADERS = _discovered()
 
 
-def grade(grader_name: GraderName, text: str, record: Record) -> bool:
-    """Returns whether the model's `text` is a right answer to `record`, by the named grader."""
-    return GRADERS[grader_name].right(text, record.expected)
+def grade(grader_name: GraderName, text: str, expected: str) -> bool:
+    """Returns whether the model's `text` is right where `expected` is the right answer, by the named grader."""
+    return GRADERS[grader_name].right(text, expected)
 
 
 __all__ = ["GRADERS", "Grader", "grade"]

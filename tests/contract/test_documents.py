@@ -1,0 +1,115 @@
+"""The documents between the programs: what they refuse, and what they fit into."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skill_contract.evaluation import Comparison, Evaluation, Verdict
+from skill_contract.manifest import File, Manifest, digest_of, version_name
+from skill_contract.model import ContractError
+from skill_contract.outcome import MAX_BYTES, Outcome, Result
+from skill_contract.progress import Progress
+from skill_contract.spec import SkillUpdateSpec
+from skill_contract.step import Step
+
+MINIMAL = {
+    "model": {"uri": "s3://models/m"},
+    "skill": {"name": "s"},
+    "data": {"train": "s3://d/train.jsonl", "heldOut": {"uri": "s3://d/test.jsonl"}},
+}
+
+
+def _comparison(suite: str, normalized: float = 1.0) -> Comparison:
+    return Comparison(
+        suite=suite,
+        before=0.5,
+        after=0.5,
+        gain=0,
+        low=-0.1,
+        high=0.1,
+        n=50,
+        normalized=normalized,
+        verdict=Verdict.PASSED,
+        reason="one sentence",
+    )
+
+
+def test_minimal_spec_has_all_defaults():
+    spec = SkillUpdateSpec.parse(MINIMAL)
+    assert spec.method.sdft.teacher.ema_rate == 0.01
+    assert spec.serving is None
+    assert SkillUpdateSpec.parse(spec.dump()) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modell": {}}, "modell: Extra inputs are not permitted"),
+        ({"skill": {}}, "skill.name: Field required"),
+        (
+            {"method": {"optimizer": {"learningRate": "fast"}}},
+            "learningRate: Input should be a valid number",
+        ),
+        ({"method": {"sdft": {"divergence": "Reverse"}}}, "method.sdft.divergence: Input should be 'ForwardKL'"),
+        ({"training": {"nodes": 0}}, "training.nodes: Input should be greater than or equal to 1"),
+    ],
+)
+def test_problem_is_named_with_place_and_value(change: dict, words: str):
+    with pytest.raises(ContractError, match="got") as caught:
+        SkillUpdateSpec.parse(MINIMAL | change)
+    assert words in str(caught.value)
+
+
+def test_decimal_strings_of_the_spec_become_numbers():
+    spec = SkillUpdateSpec.parse(MINIMAL | {"method": {"optimizer": {"learningRate": "1e-4"}}})
+    assert spec.method.optimizer.learning_rate == 1e-4
+
+
+@given(
+    message=st.text(max_size=6000),
+    suites=st.integers(0, 60),
+    details=st.dictionaries(st.text(max_size=20), st.text(max_size=500), max_size=20),
+)
+def test_outcome_always_fits_a_termination_message(message: str, suites: int, details: dict):
+    retention = tuple(_comparison(f"suite-{number}", normalized=1 - number / 100) for number in range(suites))
+    evaluation = Evaluation(new_skill=_comparison("new"), retention=retention, verdict=Verdict.PASSED)
+    outcome = Outcome(
+        step=Step.TRAIN,
+        outcome=Result.SUCCEEDED,
+        reason="Published",
+        message=message,
+        evaluation=evaluation,
+        details=details,
+    )
+    encoded = outcome.encode()
+    assert len(encoded) <= MAX_BYTES
+    back = Outcome.parse_json(encoded)
+    assert back.reason == "Published"
+    assert back.evaluation is not None
+    if suites:
+        assert back.evaluation.retention[-1].suite == f"suite-{suites - 1}", "the worst suite is kept in any case"
+
+
+def test_short_outcome_loses_nothing():
+    outcome = Outcome(
+        step=Step.CHECK, outcome=Result.FAILED, reason="DataInvalid", message="line 2", details={"bad": ["line 2"]}
+    )
+    assert Outcome.parse_json(outcome.encode()) == outcome
+
+
+def test_progress_cannot_say_nan():
+    with pytest.raises(ContractError, match="finite"):
+        Progress.parse({"stage": "Training", "heartbeat": 1.0, "loss": float("nan")})
+
+
+def test_manifest_bytes_do_not_depend_on_the_order_of_keys():
+    file = File(path="model.safetensors", size=3, sha256="0" * 64)
+    manifest = Manifest(files=(file,), sequence=1, method={"b": 1, "a": 2})
+    again = Manifest.parse(json.loads(manifest.encode()))
+    assert again.encode() == manifest.encode()
+    digest = digest_of(manifest.encode())
+    assert version_name(1, digest) == f"000001-{digest[7:19]}"
