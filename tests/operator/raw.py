@@ -13,7 +13,8 @@ from skill_contract.step import Step
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH, to_rfc3339
 
 Raw = dict[str, Any]
-NOW = 1_800_000_000.0
+NOW = 1_760_000_000.0
+"""In the past, also where real controllers read it: a Job waits for pods that ended lately, not long ago."""
 UID = "6f1f2b6e-5a0c-4c53-9d50-3f1a3b6c2a11"
 MODEL = "s3://models/support-llm"
 PARENT = ("000041-aaaaaaaaaaaa", "sha256:" + "a" * 64)

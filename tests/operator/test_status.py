@@ -68,9 +68,9 @@ def test_time_of_a_condition_changes_with_its_truth_only():
     seen = [(s.conditions[0].reason, s.conditions[0].observed_generation, s.conditions[0].last_transition_time) for s in
             (first, second, third)]  # fmt: skip
     assert seen == [
-        ("A", 1, "2027-01-15T08:00:00Z"),
-        ("B", 2, "2027-01-15T08:00:00Z"),
-        ("C", 2, "2027-01-15T08:02:00Z"),
+        ("A", 1, "2025-10-09T08:53:20Z"),
+        ("B", 2, "2025-10-09T08:53:20Z"),
+        ("C", 2, "2025-10-09T08:55:20Z"),
     ]
 
 

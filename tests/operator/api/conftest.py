@@ -8,6 +8,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -30,9 +31,16 @@ def plane(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with the CRD of this checkout, and the operator's rights as the chart grants them."""
     crd = str(ROOT / "crds/skillupdates.sdft.dev.yaml")
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", crd)
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/skillupdates.sdft.dev", "--timeout=30s")
+    _until_served(control_plane)
     control_plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights()))
     return control_plane
+
+
+def _until_served(plane: ControlPlane) -> None:
+    # Not `kubectl wait`: it gives up at once where a new CRD has no conditions yet.
+    deadline = time.monotonic() + 30
+    while "skillupdates" not in plane.kubectl("api-resources", "--api-group=sdft.dev", "--output=name"):
+        assert time.monotonic() < deadline, "the CRD is not served"
 
 
 def _rights() -> list[dict]:

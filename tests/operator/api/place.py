@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 
 from skill_operator.api import WEIGHTS_ANNOTATION
+from skill_operator.manifests.serving import weights_patch
 from tests.operator import raw
 
 Raw = dict[str, Any]
@@ -97,11 +97,14 @@ class Place:
         raise AssertionError(f"{kind}/{name} did not get there: {raw.pretty(last.get('status', last))}")
 
     async def until_gone(self, kind: str, name: str) -> None:
+        """Waits until an object is not there any more."""
+        only = {"fieldSelector": f"metadata.name={name}"}
+        there = (await self.client.get(self.path(kind), params=only)).raise_for_status().json()
+        if not there["items"]:
+            return
         async with asyncio.timeout(PATIENCE_S):
-            async for event, _ in self.watch(kind, fieldSelector=f"metadata.name={name}"):
+            async for event, _ in self.watch(kind, resourceVersion=there["metadata"]["resourceVersion"], **only):
                 if event == "DELETED":
-                    return
-                if (await self.client.get(self.path(kind, name))).status_code == 404:
                     return
 
     async def until_some(self, kind: str, selector: str, reached: Callable[[Raw], Any] = bool) -> Raw:
@@ -147,13 +150,22 @@ class Place:
         return [event["reason"] for event in events if event["regarding"]["name"] == name]
 
     async def serve(self, *, weights: str = "", wired: bool = True) -> Raw:
-        """Creates the serving Deployment, two replicas that the kubelet makes ready."""
-        document = raw.deployment(weights=weights, wired=wired)
+        """Creates the serving Deployment, two replicas that the kubelet makes ready, maybe after an earlier update."""
+        document = raw.deployment(wired=wired)
         del document["status"], document["metadata"]["generation"]
         await self.create("deployments", document)
+        if weights:
+            await self.apply("deployments", "support-llm", weights_patch("support-llm", weights), "skill-operator")
         return await self.until(
             "deployments", "support-llm", lambda d: d.get("status", {}).get("availableReplicas") == 2
         )
+
+
+def at_rest(deployment: Raw) -> bool:
+    """Two pods, and no others, are of the Deployment's newest template and available."""
+    status = deployment.get("status", {})
+    seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+    return seen and status.get("replicas") == status.get("updatedReplicas") == status.get("availableReplicas") == 2
 
 
 def condition(update: Raw, kind: str) -> Raw:
@@ -188,7 +200,7 @@ class Kubelet:
 
     def said(self, step: str, **changes: Any) -> Raw:
         kind = raw.Step("promote" if step == "revert" else step)
-        return raw.said(raw.outcome(kind).model_copy(update=changes), at=time.time())
+        return raw.said(raw.outcome(kind).model_copy(update=changes))
 
     async def run(self) -> None:
         """Plays, for ever, the pods that come."""
@@ -214,11 +226,9 @@ class Kubelet:
             await self._place.patch("pods", name, {"status": status}, "status")
 
     async def finish(self, step: str, status: Raw | None = None) -> None:
-        """Ends the pod of a step that waits or runs, and those to come."""
+        """Ends the pod of a step, now or as soon as it comes; said twice (here and in `run`) it is still one end."""
         self.steps[step] = [status or self.said(step)]
-        pod = await self._place.until_some(
-            "pods", f"sdft.dev/step={step}", lambda p: p["status"].get("phase") in {"Pending", "Running"}
-        )
+        pod = await self._place.until_some("pods", f"sdft.dev/step={step}")
         await self.write(pod["metadata"]["name"], self.steps[step][0])
 
 

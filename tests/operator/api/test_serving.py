@@ -7,7 +7,7 @@ import pytest
 from skill_contract.outcome import Result
 from skill_contract.step import PromoteConfig
 from tests.operator import raw
-from tests.operator.api.place import Kubelet, Place, annotation, condition, serves_what_it_is_told
+from tests.operator.api.place import Kubelet, Place, annotation, at_rest, condition, serves_what_it_is_told
 from tests.operator.raw import CHILD, PARENT, Raw, Step
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
@@ -28,18 +28,8 @@ def bad_on(weights: str, status: Raw):
 
 
 async def settled(place: Place) -> Raw:
-    """The Deployment once two pods, and no others, serve its template."""
-    return await place.until(
-        "deployments",
-        "support-llm",
-        lambda d: (
-            d["status"].get("observedGeneration") == d["metadata"]["generation"]
-            and d["status"].get("replicas")
-            == d["status"].get("updatedReplicas")
-            == d["status"].get("availableReplicas")
-            == 2
-        ),
-    )
+    """Returns the Deployment once it is at rest."""
+    return await place.until("deployments", "support-llm", at_rest)
 
 
 async def test_candidate_is_rolled_out_proved_and_promoted(place: Place, kubelet: Kubelet):
