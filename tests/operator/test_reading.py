@@ -113,6 +113,13 @@ def test_neighbour_is_active_once_it_has_left_the_queue(status: raw.Raw, *, acti
     assert reading.neighbour(raw.update() | {"status": status}).is_active == active
 
 
+def test_suspended_neighbour_keeps_its_turn_while_it_rolls():
+    rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
+    suspended = raw.update(suspend=True)
+    assert reading.neighbour(suspended).suspended
+    assert not reading.neighbour(suspended | {"status": rolling}).suspended
+
+
 def test_neighbour_names_the_target_that_it_rolls():
     rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
     assert reading.neighbour(raw.update() | {"status": rolling}).rolling == "team/support-llm"

@@ -1,8 +1,7 @@
 """kopf at work: it watches, and its handlers set flags. The only importer of kopf.
 
 A handler never awaits the network. Each unsettled update has one task, a Reconciler; events of the update, of its Jobs
-and pods, and of the Deployment that it rolls, wake it. Why no kopf daemons: `docs/decisions`, "Own tasks on kopf's
-watches".
+and pods, and of the Deployment that it rolls, wake it. Why no kopf daemons: docs/decisions/0005.
 """
 
 from __future__ import annotations

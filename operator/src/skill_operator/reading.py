@@ -46,7 +46,7 @@ def _step_job(raw: Raw, pods: list[StepPod]) -> StepJob:
         step=labels.get(STEP_LABEL, ""),
         run=int(labels.get(RUN_LABEL) or 1),
         deleting=bool(metadata.get("deletionTimestamp")),
-        suspended=bool(spec.get("suspend")),
+        suspended=bool(spec.get("suspend")) and not is_rolling,  # a rollout is finished in spite of it
         complete=complete is not None,
         failed=failed is not None,
         failed_reason=(failed or {}).get("reason", ""),
@@ -204,7 +204,7 @@ def neighbour(raw: Raw) -> Neighbour:
         uid=metadata["uid"],
         created=metadata.get("creationTimestamp", ""),
         model=model_key((spec.get("model") or {}).get("uri", "")),
-        suspended=bool(spec.get("suspend")),
+        suspended=bool(spec.get("suspend")) and not is_rolling,  # a rollout is finished in spite of it
         is_active=status.start_time is not None and not is_queued,
         rolling=f"{metadata['namespace']}/{serving}" if is_rolling and serving else "",
     )
