@@ -46,7 +46,7 @@ def _step_job(raw: Raw, pods: list[StepPod]) -> StepJob:
         step=labels.get(STEP_LABEL, ""),
         run=int(labels.get(RUN_LABEL) or 1),
         deleting=bool(metadata.get("deletionTimestamp")),
-        suspended=bool(spec.get("suspend")) and not is_rolling,  # a rollout is finished in spite of it
+        suspended=bool(spec.get("suspend")),
         complete=complete is not None,
         failed=failed is not None,
         failed_reason=(failed or {}).get("reason", ""),

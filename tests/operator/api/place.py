@@ -26,7 +26,8 @@ COLLECTIONS = {
     "deployments": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",
 }
-PATIENCE_S = 45
+PATIENCE_S = 90
+"""A new garbage collector takes half a minute until it has taken note of the CRD."""
 
 
 class Place:
@@ -70,7 +71,8 @@ class Place:
         return answer.raise_for_status().json()["items"]
 
     async def delete(self, kind: str, name: str) -> None:
-        (await self.client.delete(self.path(kind, name))).raise_for_status()
+        parameters = {"propagationPolicy": "Background"}
+        (await self.client.delete(self.path(kind, name), params=parameters)).raise_for_status()
 
     async def watch(self, kind: str, **parameters: str) -> AsyncIterator[tuple[str, Raw]]:
         """Yields what there is and then every change, for ever."""
