@@ -5,6 +5,7 @@
     ├── ModelInvalid     the folder is no model that this trainer can train
     ├── ParentMismatch   the repository is not where the user, or this run, expects it to be
     ├── PromptTooLong    a prompt and its answer do not fit the model's context
+    ├── OutOfMemory      the accelerator is too small
     ├── Diverged         a loss or gradient is not finite
     └── Preempted        asked to stop; everything is saved
 
@@ -42,6 +43,10 @@ class ParentMismatch(TrainerError):
 
 class PromptTooLong(TrainerError):
     """A prompt and the longest answer to it do not fit the model's context. Never truncated."""
+
+
+class OutOfMemory(TrainerError):
+    """The accelerator's memory is too small for the batch."""
 
 
 class Diverged(TrainerError):

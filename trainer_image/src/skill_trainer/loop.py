@@ -62,7 +62,7 @@ def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
 def train(
     student: LanguageModel, objective: Objective, optimizer: torch.optim.Optimizer, examples: Sequence[Example],
     method: Method, *, done: int, save_every: int, on_step: Callable[[StepReport], None], save: Callable[[int], None],
-    stop: Callable[[], bool], part_tokens: int | None = None,
+    stop: Callable[[], bool], alive: Callable[[], None] = lambda: None, part_tokens: int | None = None,
 ) -> None:  # fmt: skip
     """Trains `student` in place from step `done` to the end.
 
@@ -70,6 +70,7 @@ def train(
         on_step: called after each step, before it is saved.
         save: called with the number of steps done, every `save_every` steps, at the end, and when stopped.
         stop: asked after each step.
+        alive: called several times a step, which may take minutes: the heartbeat.
         part_tokens: instead of PART_TOKENS of the student's device.
 
     Raises:
@@ -84,6 +85,7 @@ def train(
 
         with clock("generate"):  # y ~ student(x), the current weights, no gradient
             items = objective.items(batch, student, step)
+        alive()
 
         total_weight, loss, entropy = sum(item.example.weight for item in items), 0.0, 0.0
         for part in parts(items, objective, part_tokens or PART_TOKENS[student.device.type]):
@@ -94,6 +96,7 @@ def train(
                 loss, entropy = loss + part_loss.item(), entropy + part_entropy.item()
             with clock("backward"):
                 part_loss.backward()
+            alive()
 
         with clock("optimizer"):
             norm = _clip(student, method.optimizer.max_grad_norm)

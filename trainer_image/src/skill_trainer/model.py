@@ -214,7 +214,8 @@ class LanguageModel:
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Returns how many tokens all sequences begin with."""
-    first, last = min(sequences), max(sequences)  # what the extremes of an ordering share, all share
+    ordered = sorted(tuple(sequence) for sequence in sequences)
+    first, last = ordered[0], ordered[-1]  # what the extremes of an ordering share, all share
     pairs = enumerate(zip(first, last, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
 

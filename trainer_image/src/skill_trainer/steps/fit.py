@@ -15,6 +15,7 @@ import torch
 from skill_contract.progress import Stage
 from skill_store.errors import DigestMismatch
 from skill_trainer.checkpoint import load_state, save_state
+from skill_trainer.errors import OutOfMemory
 from skill_trainer.loop import StepReport, make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
@@ -30,6 +31,7 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
 
     Raises:
         Diverged, Preempted: as the loop does.
+        OutOfMemory: where a GPU is too small.
     """
     method = work.config.method
     total = total_steps(method, len(examples))
@@ -56,10 +58,17 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
         _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 
-    train(
-        model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
-        save_every=work.config.training.checkpoint.every_steps,
-    )  # fmt: skip
+    try:
+        train(
+            model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
+            alive=work.tell, save_every=work.config.training.checkpoint.every_steps,
+        )  # fmt: skip
+    except torch.OutOfMemoryError as error:  # a GPU's; on a CPU the kernel ends the process
+        peak = _memory_bytes(work.device) / 2**30
+        raise OutOfMemory(
+            f"the GPU is full at {peak:.1f} GiB: ask for a larger one, or lower method.rollout.maxNewTokens or "
+            "method.batchSize"
+        ) from error
     return history
 
 

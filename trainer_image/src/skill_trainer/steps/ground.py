@@ -55,7 +55,8 @@ def prepare(work: Workplace) -> Ground:
         )
     inputs = read_inputs(config)
     parent = work.folder / "parent"
-    manifest = work.repository.download(origin.parent, parent)
+    manifest = work.repository.download(origin.parent, parent, lambda *_: work.tell())
+    work.stop.between("loading the parent")
     stored = {path.stem: path.read_bytes() for path in sorted((parent / ".skill" / "suites").glob("*.jsonl"))}
     suites = (inputs.held_out, *inputs.retention, *inherited_suites(stored, inputs))
     return Ground(origin, inputs, parent, manifest, stored, suites)
