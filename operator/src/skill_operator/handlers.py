@@ -65,6 +65,13 @@ class Desk:
             if target in reconciler.targets:
                 reconciler.wake.set()
 
+    async def close(self) -> None:
+        """Ends all work where it stands: whatever is half done, the next start sees and finishes."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _wake_queue(self, model: str, but: str) -> None:
         for uid, waiting in self._models.items():
             if waiting == model and uid != but:
@@ -102,6 +109,10 @@ def registry(world: World) -> kopf.OperatorRegistry:
         # Without the CRD kopf would start no watch, and say nothing.
         if not await world.kube.is_served(SKILL_UPDATES):
             raise kopf.PermanentError(f"the API server does not serve {API_VERSION} {PLURAL}: apply crds/ first")
+
+    @kopf.on.cleanup(id="close", registry=handlers)
+    async def close(**_: Any) -> None:
+        await desk.close()  # otherwise kopf waits five seconds for them
 
     @kopf.on.event(GROUP, VERSION, PLURAL, id="update", registry=handlers)
     async def update(event: Any, **_: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -54,18 +55,24 @@ def _rights() -> list[dict]:
     return documents
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 class Operator:
     """The operator's process, which can be killed and started again."""
 
     def __init__(self, plane: ControlPlane, log: Path) -> None:
         self._log = log
+        self.health_port, self.metrics_port = _free_port(), _free_port()
         self._environment = {
             **os.environ,
             "KUBECONFIG": str(plane.kubeconfig_for(USER)),
             "SKILL_TRAINER_IMAGE": "trainer:1",
             "SKILL_STORE_IMAGE": "store:1",
-            "SKILL_METRICS_PORT": "0",
-            "SKILL_HEALTH_PORT": "0",
+            "SKILL_METRICS_PORT": str(self.metrics_port),
+            "SKILL_HEALTH_PORT": str(self.health_port),
             "SKILL_STATUS_SECONDS": "1",
             "SKILL_LOG_FORMAT": "text",
         }
@@ -94,7 +101,7 @@ class Operator:
         return self._process is not None and self._process.poll() is None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it must not live on beside other tests of the same API server
 def operator_process(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     process = Operator(plane, log)

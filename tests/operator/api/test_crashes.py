@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import httpx
 import pytest
 
 from skill_operator.api import FINALIZER
@@ -85,8 +88,16 @@ async def test_two_operators_at_once_are_harmless(
     assert len(told) == len(set(told))
 
 
-async def test_operator_ends_cleanly_on_sigterm(operator: Operator, place: Place, kubelet: Kubelet):
+async def test_operator_shows_its_health_and_ends_cleanly_on_sigterm(
+    operator: Operator, place: Place, kubelet: Kubelet
+):
     kubelet.steps["train"] = []
     await place.update("open", serving=False)
     await place.phase("open", "Training")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        ready = await client.get(f"http://127.0.0.1:{operator.health_port}/readyz")
+        metrics = await client.get(f"http://127.0.0.1:{operator.metrics_port}/metrics")
+    assert ready.status_code == 200
+    assert re.search(r'skill_operator_updates\{phase="Training"\} [1-9]', metrics.text)
+    assert "skill_operator_last_successful_reconcile_timestamp_seconds" in metrics.text
     assert operator.stop() == 0
