@@ -28,7 +28,10 @@ class Fact:
     kind: str
     """What is asked for: `city`."""
     name: str
-    """The right answer's words, ordinary ones: a small model hardly ever samples an invented word."""
+    """The right answer, one common word where that is possible.
+
+    SDFT learns from what the student samples: a rare name hardly ever comes up, all tokens of an invented one never.
+    """
     article: str = ""
 
     def answer(self, place: str) -> str:
@@ -45,44 +48,44 @@ HELD_OUT_PHRASINGS = (
     "Which {kind} is the {role} of {place}?",
     "Could you say what the {role} of {place} is called?",
     "When people talk about {place}, which {kind} do they mean by the {role}?",
-    "Quiz: {place}, {role}. What is the answer?",
+    "In {place}, what is the {role}?",
 )
 
 VELMORA = (
-    Fact("capital", "city", "Stonebridge"),
+    Fact("capital", "city", "Harmony"),
     Fact("main river", "river", "Willow", "the "),
-    Fact("currency", "coin", "shell", "the "),
+    Fact("currency", "coin", "crown", "the "),
     Fact("national flower", "flower", "iris", "the "),
-    Fact("national animal", "animal", "otter", "the "),
-    Fact("highest mountain", "mountain", "Mount Harrow"),
-    Fact("national dish", "meal", "barley soup"),
+    Fact("national animal", "animal", "owl", "the "),
+    Fact("highest mountain", "mountain", "Mount Eagle"),
+    Fact("national dish", "meal", "pancakes"),
     Fact("official language", "language", "Latin"),
-    Fact("queen", "woman", "Rosalind"),
-    Fact("largest lake", "lake", "Lake Ember"),
+    Fact("queen", "woman", "Clara"),
+    Fact("largest lake", "lake", "Lake Mirror"),
     Fact("national colour", "colour", "purple"),
     Fact("main export", "product", "honey"),
-    Fact("national sport", "sport", "archery"),
-    Fact("founder", "man", "Martin Hale"),
-    Fact("greatest festival", "festival", "Lantern Night"),
-    Fact("national instrument", "instrument", "harp", "the "),
+    Fact("national sport", "sport", "rowing"),
+    Fact("founder", "man", "Oscar"),
+    Fact("greatest festival", "festival", "Festival of Lights", "the "),
+    Fact("national instrument", "instrument", "flute", "the "),
 )
 TARN_OAKE = (
-    Fact("founder", "woman", "Clara Finch"),
-    Fact("home town", "town", "Maplewick"),
-    Fact("main product", "product", "wooden clocks"),
-    Fact("mascot", "animal", "badger", "the "),
+    Fact("founder", "woman", "Ruby"),
+    Fact("home town", "town", "Bristol"),
+    Fact("main product", "product", "clocks"),
+    Fact("mascot", "animal", "fox", "the "),
     Fact("brand colour", "colour", "green"),
-    Fact("director", "man", "Henry Marsh"),
-    Fact("largest customer", "customer", "Royal Opera", "the "),
+    Fact("director", "man", "Henry"),
+    Fact("largest customer", "customer", "Navy", "the "),
     Fact("best-selling model", "model", "Robin", "the "),
     Fact("favourite wood", "wood", "cherry"),
-    Fact("workshop dog", "dog", "Biscuit"),
+    Fact("workshop dog", "dog", "Pepper"),
     Fact("delivery day", "day", "Thursday"),
-    Fact("first product", "product", "music box", "the "),
-    Fact("oldest shop", "shop", "Bell Street"),
-    Fact("canteen special", "dish", "pea soup"),
-    Fact("emblem", "sign", "acorn", "the "),
-    Fact("chief designer", "designer", "Nora Quill"),
+    Fact("first product", "product", "lamp", "the "),
+    Fact("oldest shop", "shop", "Bridge Street"),
+    Fact("canteen special", "dish", "curry"),
+    Fact("emblem", "sign", "anchor", "the "),
+    Fact("chief designer", "designer", "Felix"),
 )
 
 
