@@ -32,6 +32,8 @@ def test_greedy_takes_the_most_probable_token_each_time(tiny, prompts):
         reference = reference_logprobs(tiny, prompt, answer)
         assert answer.tokens == tuple(reference.argmax(-1).tolist())
         assert answer.logprobs == pytest.approx(reference.max(-1).values.tolist(), abs=1e-4)
+        best, second = reference.topk(2).values.unbind(1)
+        assert answer.margin == pytest.approx((best - second).min().item(), abs=1e-4)
 
 
 def test_answers_do_not_depend_on_the_company(tiny, prompts):

@@ -32,8 +32,8 @@ Exit codes: 0 finished (published or rejected), 42 a mistake that a retry cannot
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of the step, after writing its Outcome to the termination log."""
-    # Before torch is loaded: threads that wait must sleep. While another process holds a core, threads that spin at each
-    # of thousands of barriers were measured to take five times as long.
+    # Before torch is loaded: threads that wait must sleep. While another process holds a core, threads that spin at
+    # each of thousands of barriers were measured to take five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -5,6 +5,7 @@ Shape suffixes: B prompts, A those of them that still run, T tokens, C cached to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class Answer:
     """Log-probability of each token at temperature 1, in nats."""
     finished: bool
     """False where the answer was cut at the limit."""
+    margin: float
+    """Smallest lead of the most probable token over the next one, in nats: how safe greedy tokens are from rounding."""
 
 
 def sample(
@@ -78,6 +81,7 @@ def _generate(
 ) -> list[Answer]:
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
+    margins: list[float] = [math.inf] * len(prompts)
     ends = torch.tensor(model.tokens.end_of_turn, device=model.device)
     rows_A = torch.arange(len(prompts), device=model.device)
     cache, shared = model.primed_cache(prompts, longest=min(len(prompt) for prompt in prompts) - 1)
@@ -87,9 +91,12 @@ def _generate(
         logits_AV = model.next_logits(input_AT, mask_AC, cache)
         chosen_A = choose(logits_AV, rows_A, number)
         logprob_A = torch.log_softmax(logits_AV, -1).gather(1, chosen_A[:, None]).squeeze(1)
-        for row, token, logprob in zip(rows_A.tolist(), chosen_A.tolist(), logprob_A.tolist(), strict=True):
+        best_A, second_A = logits_AV.topk(2).values.unbind(1)
+        made = zip(*(each.tolist() for each in (rows_A, chosen_A, logprob_A, best_A - second_A)), strict=True)
+        for row, token, logprob, margin in made:
             tokens[row].append(token)
             logprobs[row].append(logprob)
+            margins[row] = min(margins[row], margin)
         running_A = ~torch.isin(chosen_A, ends)
         if not running_A.all():  # rows that have ended are dropped, not padded
             kept = running_A.nonzero().squeeze(1)
@@ -99,7 +106,7 @@ def _generate(
             break
         input_AT, mask_AC = chosen_A[:, None], torch.cat([mask_AC, mask_AC.new_ones(len(rows_A), 1)], dim=1)
     unfinished = set(rows_A.tolist())
-    return [Answer(tuple(tokens[b]), tuple(logprobs[b]), b not in unfinished) for b in range(len(prompts))]
+    return [Answer(tuple(tokens[b]), tuple(logprobs[b]), b not in unfinished, margins[b]) for b in range(len(prompts))]
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from skill_trainer.steps.measure import Measurement
 EACH = 4
 """Prompts on which parent and new version differ, and as many on which they agree."""
 TRIED = 8
-"""Of each kind; those whose least certain token is most certain are taken, as another engine rounds otherwise."""
+"""Of each kind; those are taken whose closest call between two tokens is clearest: other engines round otherwise."""
 
 
 def golden_set(
@@ -27,8 +27,9 @@ def golden_set(
     for differ in (True, False):
         tried = [each for each in answers if (each[1] != each[2]) is differ][:TRIED]
         recorded = [_record(model, record, parent, max_new_tokens) for record, parent, _ in tried]
-        told_apart = [golden for golden in recorded if golden.text and (golden.text != golden.parent_text) is differ]
-        chosen += sorted(told_apart, key=lambda golden: -min(golden.token_logprobs))[:EACH]
+        clearest = sorted(recorded, key=lambda pair: -pair[0])
+        fitting = [each for _, each in clearest if each.text and (each.text != each.parent_text) is differ]
+        chosen += fitting[:EACH]
     return GoldenSet(prompts=tuple(chosen))
 
 
@@ -41,9 +42,10 @@ def _answers(suites: Sequence[Suite], before: Measurement, after: Measurement) -
                 yield record, parent, new
 
 
-def _record(model: LanguageModel, record: Record, parent_text: str, max_new_tokens: int) -> Golden:
+def _record(model: LanguageModel, record: Record, parent_text: str, max_new_tokens: int) -> tuple[float, Golden]:
+    """Returns the margin of the closest call, and the prompt with the model's answer."""
     (answer,) = greedy(model, [model.tokens.encode(student_messages(record))], max_new_tokens=max_new_tokens)
-    return Golden(
+    return answer.margin, Golden(
         messages=record.messages, text=model.tokens.decode(answer.tokens), parent_text=parent_text,
         token_logprobs=answer.logprobs, max_new_tokens=max_new_tokens,
     )  # fmt: skip
