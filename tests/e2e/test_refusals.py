@@ -68,7 +68,9 @@ def test_teacher_that_cannot_teach_is_rejected_before_training(world: World):
     ]
     train = world.upload(b"\n".join(json.dumps(record).encode() for record in records), "useless/train.jsonl")
     held_out = world.upload(b"\n".join(json.dumps(record).encode() for record in questions), "useless/heldout.jsonl")
-    world.apply(_update("useless", train=train, heldOut={"uri": held_out, "grader": "contains"}, retention=[]))
+    update = _update("useless", train=train, heldOut={"uri": held_out, "grader": "contains"}, retention=[])
+    update["spec"]["gates"] = {"inContextGain": {"minGain": "0.5"}}  # eight questions cannot tell less than 0.33
+    world.apply(update)
 
     update = story.settle(world, "useless", timeout_s=600)
     assert update["status"]["phase"] == "Rejected", update["status"]
