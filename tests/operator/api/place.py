@@ -146,10 +146,12 @@ class Place:
         jobs = await self.list("jobs", f"sdft.dev/update={name}")
         return sorted(job["metadata"]["labels"]["sdft.dev/step"] for job in jobs)
 
-    async def reasons(self, name: str) -> list[str]:
-        """The reasons of all events about an update."""
-        events = await self.list("events")
-        return [event["reason"] for event in events if event["regarding"]["name"] == name]
+    async def reasons(self, name: str) -> set[str]:
+        """The reasons of all events about an update; fails where one was told twice."""
+        events = [event for event in await self.list("events") if event["regarding"]["name"] == name]
+        told = [(event["reason"], event["note"]) for event in events]
+        assert len(told) == len(set(told)), f"told twice: {sorted(told)}"
+        return {reason for reason, _ in told}
 
     async def serve(self, *, weights: str = "", wired: bool = True) -> Raw:
         """Creates the serving Deployment, two replicas that the kubelet makes ready, maybe after an earlier update."""

@@ -45,7 +45,7 @@ async def test_candidate_is_rolled_out_proved_and_promoted(place: Place, kubelet
     assert {pod.name for pod in config.pods} == {pod["metadata"]["name"] for pod in pods}
     update = await place.until("skillupdates", "served", lambda u: not u["metadata"].get("finalizers"))
     told = await place.reasons("served")
-    assert {"RolloutStarted", "PodVerified", "Promoted"} <= set(told)
+    assert {"RolloutStarted", "PodVerified", "Promoted"} <= told
 
 
 async def test_operator_owns_one_annotation_of_the_deployment_and_nothing_else(place: Place, kubelet: Kubelet):
