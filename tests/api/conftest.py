@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.api.crd import CRD_FILE
+from tests.api.crd import install
 from tests.cluster.controlplane import ControlPlane
 
 KIND = "dev.sdft.v1alpha1.SkillUpdate"
@@ -62,10 +62,7 @@ class Api:
 @pytest.fixture(scope="session")
 def crd(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with the CRD of this checkout."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
-    # kubectl cannot wait for a condition as long as there is no condition at all.
-    for reached in ("jsonpath={.status.acceptedNames.kind}=SkillUpdate", "condition=Established"):
-        control_plane.kubectl("wait", f"--for={reached}", "crd/skillupdates.sdft.dev", "--timeout=30s")
+    install(control_plane.kubectl)
     return control_plane
 
 

@@ -1,6 +1,7 @@
-"""The CRD as plain data, and the ways to walk through its schema. It knows nothing of a cluster."""
+"""The CRD as plain data, the ways to walk through its schema, and how it is brought to a cluster."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ CRD: dict[str, Any] = yaml.safe_load(CRD_FILE.read_text())
 SCHEMA: dict[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 SPEC: dict[str, Any] = SCHEMA["properties"]["spec"]
 STATUS: dict[str, Any] = SCHEMA["properties"]["status"]
+
+
+def install(kubectl: Callable[..., str]) -> None:
+    """Applies the CRD of this checkout and waits until its kind is served.
+
+    Not by `kubectl wait`: that gives up at once where a new CRD has no conditions yet.
+    """
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
+    deadline = time.monotonic() + 30
+    while "skillupdates" not in kubectl("api-resources", "--api-group=sdft.dev", "--output=name"):
+        assert time.monotonic() < deadline, "the CRD is not served"
 
 
 def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

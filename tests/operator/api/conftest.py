@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +17,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.api.crd import install
 from tests.cluster.binaries import binary
 from tests.cluster.console import run
 from tests.cluster.controlplane import ControlPlane
@@ -30,18 +30,9 @@ USER = "skill-operator"
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with the CRD of this checkout, and the operator's rights as the chart grants them."""
-    crd = str(ROOT / "crds/skillupdates.sdft.dev.yaml")
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", crd)
-    _until_served(control_plane)
+    install(control_plane.kubectl)
     control_plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights()))
     return control_plane
-
-
-def _until_served(plane: ControlPlane) -> None:
-    # Not `kubectl wait`: it gives up at once where a new CRD has no conditions yet.
-    deadline = time.monotonic() + 30
-    while "skillupdates" not in plane.kubectl("api-resources", "--api-group=sdft.dev", "--output=name"):
-        assert time.monotonic() < deadline, "the CRD is not served"
 
 
 def _rights() -> list[dict]:
