@@ -68,6 +68,11 @@ BAD_TRAIN = {
     "content in parts": (chat({"role": "user", "content": []}, ASSISTANT), "messages.0.content", "must be text"),
     "unknown field of a message": (chat(USER | {"mood": "x"}, ASSISTANT), "messages.0.mood", "unknown field"),
     "assistant without content": (chat(USER, {"role": "assistant"}), "messages", "without content"),
+    "broken tool arguments in the prompt": (
+        chat(USER, ASSISTANT | {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, USER, ASSISTANT),
+        "messages.tool_calls.function.arguments",
+        "must be an object",
+    ),
     "broken tool arguments": (
         chat(USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}),
         "messages.tool_calls.function.arguments",
@@ -108,6 +113,15 @@ def test_bad_evaluation_record(kind: str):
         parsed(line, kind="evaluation", grader=grader)
     assert f"line 1, {field}: " in caught.value.message
     assert reason in caught.value.message
+
+
+def test_tool_calls_of_the_prompt_have_their_arguments_as_objects():
+    """Chat templates write them as JSON themselves: text would be put in quotes, and no server shows a model that."""
+    call = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    asked = {"role": "assistant", "tool_calls": [call]}
+    (record,) = parsed(chat(USER, asked, {"role": "tool", "content": "7"}, ASSISTANT))
+    (made,) = record.messages[1]["tool_calls"]
+    assert made["function"] == {"name": "f", "arguments": {"a": 1}}
 
 
 def test_all_bad_records_are_counted_and_ten_are_shown():

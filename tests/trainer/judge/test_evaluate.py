@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from skill_trainer.data import Record
+from skill_trainer.data import Record, parse_records
 from skill_trainer.evaluate import Suite, SuiteScores, score
+from skill_trainer.steps.inputs import suite_to_store
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 
@@ -65,3 +68,23 @@ def test_stored_suite_scores_the_same():
     texts = ["Paris", "rome", "7.0", "x"]
     stored = [Suite.decode(suite.name, suite.encode()) for suite in (PLACES, NUMBERS)]
     assert score(stored, lambda _: texts) == score([PLACES, NUMBERS], lambda _: texts)
+
+
+def test_a_conversation_with_tool_calls_survives_storage():
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    chat = [{"role": "user", "content": "Ask f"}, call, {"role": "tool", "content": "7"}]
+    line = json.dumps({"messages": chat, "answer": "7"}).encode()
+    suite = Suite("tools", tuple(parse_records(line, "test.jsonl", "evaluation")))
+    assert Suite.decode("tools", suite.encode()).records[0].messages == suite.records[0].messages
+
+
+def test_a_skill_that_was_taught_again_and_again_survives_storage():
+    """Records without an id of their own are named by their line, so each generation has a `line-1`."""
+    stored: dict[str, bytes] = {}
+    for question in ("Who?", "What?", "Where?"):
+        line = json.dumps({"prompt": question, "answer": "x"}).encode()
+        held_out = Suite("skill", tuple(parse_records(line, "test.jsonl", "evaluation")))
+        stored["skill"] = suite_to_store(stored, held_out)
+    again = Suite.decode("skill", stored["skill"])
+    assert [record.question for record in again.records] == ["Who?", "What?", "Where?"]
+    assert again.records[-1].id == "line-1", "the newest keep their names"

@@ -39,8 +39,10 @@ class Suite:
 
 
 def _stored(record: Record, grader: GraderName) -> dict[str, Any]:
+    # A turn that only calls tools has no content: blank text would be refused when the suite is read again.
+    messages = [{key: value for key, value in message.items() if value != ""} for message in record.messages]
     stored = {
-        "id": record.id, "messages": record.messages, "answer": record.expected, "grader": record.grader or grader,
+        "id": record.id, "messages": messages, "answer": record.expected, "grader": record.grader or grader,
     }  # fmt: skip
     return {**stored, "tools": record.tools} if record.tools else stored
 

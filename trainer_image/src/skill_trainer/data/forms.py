@@ -138,7 +138,10 @@ def _chat_record(form: ChatForm, line: int) -> Record:
 
 def _plain(message: _Message) -> dict[str, Any]:
     """Returns a message as chat templates want it; `content` is always there, as templates read it without asking."""
-    return {"content": message.content or "", **message.model_dump(exclude_none=True)}
+    plain = {"content": message.content or "", **message.model_dump(exclude_none=True)}
+    for call in plain.get("tool_calls", ()):
+        call["function"]["arguments"] = _arguments(call["function"].get("arguments"))
+    return plain
 
 
 def _turn_text(message: _Message) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record, check_records, data_digest, read_records
@@ -82,8 +83,20 @@ def suite_to_store(stored: Mapping[str, bytes], held_out: Suite) -> bytes:
         return held_out.encode()
     asked = {record.question for record in held_out.records}
     old = Suite.decode(held_out.name, stored[held_out.name])
-    kept = tuple(record for record in old.records if record.question not in asked)
-    return Suite(held_out.name, kept, old.grader).encode() + held_out.encode()
+    kept = [record for record in old.records if record.question not in asked]
+    return Suite(held_out.name, tuple(_renamed(kept, held_out.records)), old.grader).encode() + held_out.encode()
+
+
+def _renamed(old: Sequence[Record], new: Sequence[Record]) -> Iterator[Record]:
+    """Yields the old records with ids that the new ones have not: those named by their line always collide."""
+    taken = {record.id for record in new} | {record.id for record in old}
+    newest = {record.id for record in new}
+    for record in old:
+        name = record.id
+        if name in newest:
+            name = next(other for number in count(1) if (other := f"{record.id}@before-{number}") not in taken)
+            taken.add(name)
+        yield replace(record, id=name)
 
 
 def content_digest(config: TrainConfig, inputs: Inputs, parent_digest: str) -> str:
