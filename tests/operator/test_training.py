@@ -111,6 +111,31 @@ def test_out_of_memory_fails_at_once_and_stops_the_job_without_losing_its_logs()
     assert PatchJob(sim.job("train")["metadata"]["name"], {"spec": {"suspend": True}}) in sim.done
 
 
+def test_result_counts_even_when_a_pod_before_ran_out_of_memory():
+    sim = trained()
+    sim.pods[-1]["status"] = raw.ended(137, reason="OOMKilled")
+    sim.finish("train")  # all of it while the operator was away
+    sim.settle()
+    assert truth(sim)["Published"] == "True"
+
+
+def test_last_word_of_an_earlier_pod_is_not_the_job_s():
+    sim = trained()
+    sim.pods[-1]["status"] = raw.said(raw.outcome(Step.TRAIN, Result.PREEMPTED, "Preempted"), 75)
+    sim.finish("train", keep_pod=False)  # the pod that finished was collected with its node
+    sim.settle()
+    assert truth(sim)["Succeeded"] == "Unknown"
+    assert sim.job("train")["metadata"]["labels"]["sdft.dev/run"] == "2"
+
+
+def test_deadline_is_named_with_its_value_and_not_the_crash_before_it():
+    sim = trained()
+    crash = raw.said(raw.outcome(Step.TRAIN, Result.FAILED, "Diverged", "loss is NaN"), 1)
+    sim.fail("train", crash, "DeadlineExceeded")  # the pod that ran at the end is deleted by the Job controller
+    sim.settle()
+    assert_failed(sim, "Failed", "DeadlineExceeded", "86400 s", "activeDeadlineSeconds")
+
+
 def test_retries_that_are_used_up_fail_with_the_end_of_the_log():
     sim = trained()
     sim.fail("train", raw.ended(134, "CUDA error: ECC uncorrectable"), failed=4)

@@ -15,13 +15,14 @@ from skill_operator.status import Failure
 MAX_RUNS = 5
 """How often a step whose answer was lost, or whose question was not heard, is run anew."""
 _TAIL = 1024
-_JOB_REASONS = {
-    "BackoffLimitExceeded": Reason.RETRIES_EXHAUSTED,
-    "DeadlineExceeded": Reason.DEADLINE_EXCEEDED,
-}
+_JOB_REASONS = {"BackoffLimitExceeded": Reason.RETRIES_EXHAUSTED}
 _KNOBS = {
     "train": "raise spec.training.resources, or lower spec.method.batchSize or spec.method.rollout.maxNewTokens",
     "check": "the training data or the model's configuration is larger than the check step's memory",
+}
+_DEADLINES = {
+    "train": "create a new SkillUpdate with a larger spec.training.activeDeadlineSeconds",
+    "check": "see whether its pod could start (image, node, quota) and reach the store, then create a new SkillUpdate",
 }
 
 
@@ -38,12 +39,12 @@ class Said:
 
 def answer(job: StepJob) -> Said | None:
     """Returns what a Job answered, or None while it still may."""
+    if job.complete:
+        pod = next((pod for pod in job.pods if pod.outcome and pod.exit_code == ExitCode.FINISHED), None)
+        return _last_word(pod) if pod else Said(lost=True)
     exhausted = next((pod for pod in job.pods if pod.out_of_memory), None)
     if exhausted:
         return Said(failure=_out_of_memory(job, exhausted))
-    if job.complete:
-        pod = next((pod for pod in job.pods if pod.outcome), None)
-        return _last_word(pod) if pod else Said(lost=True)
     if job.failed:
         return Said(failure=_failure(job))
     return None
@@ -64,6 +65,8 @@ def _out_of_memory(job: StepJob, pod: StepPod) -> Failure:
 
 
 def _failure(job: StepJob) -> Failure:
+    if job.failed_reason == "DeadlineExceeded":
+        return _too_slow(job)
     pod = next((pod for pod in job.pods if pod.exit_code), None)
     reason = _JOB_REASONS.get(job.failed_reason, job.failed_reason or Reason.RETRIES_EXHAUSTED)
     if pod is None:
@@ -74,6 +77,13 @@ def _failure(job: StepJob) -> Failure:
     tail = pod.message.strip()[-_TAIL:] or "it left no message"
     message = f"{job.step} ended {job.failures} times without a result, last with exit code {pod.exit_code}: {tail}"
     return _located(pod, reason=reason, message=message, retriable=True)
+
+
+def _too_slow(job: StepJob) -> Failure:
+    """The Job controller deletes the pod that ran too long: those that are left failed earlier, of something else."""
+    knob = _DEADLINES.get(job.step, "see whether its pod could start, and reach the store and the serving pods")
+    message = f"Job {job.name} did not end within {job.deadline_seconds} s: {knob}"
+    return Failure(reason=Reason.DEADLINE_EXCEEDED, retriable=True, message=message)
 
 
 def _located(pod: StepPod, *, reason: str, message: str, retriable: bool = False) -> Failure:
