@@ -225,6 +225,42 @@ def test_engine_that_ends_in_the_soak_is_a_fault_at_once():
     assert why(sim)[1].startswith("EngineCrash")
 
 
+def test_engine_that_ends_in_the_soak_is_a_fault_while_its_pod_is_not_ready():
+    sim = served()
+    sim.until_rolled()
+    sim.now += 20
+    ended = raw.terminated(1, "assertion", at=sim.now)
+    crash = {"restartCount": 1, "lastState": {"terminated": ended}}
+    sim.serving[0]["status"] = raw.serving_status(raw.fetched(CANDIDATE, CHILD[1]), ready=False, engine=crash)
+    sim.settle()
+    assert why(sim)[1].startswith("EngineCrash")
+
+
+def test_pod_that_is_lost_in_a_soak_beyond_the_deadline_gets_time_to_come_back():
+    sim = Sim(raw.update(serving={"targetRef": {"name": "support-llm"}, "soakSeconds": 3600}), raw.deployment())
+    sim.until_rolled()
+    lost = sim.serving.pop()  # its node went, or the autoscaler wants one more
+    sim.now += 1900
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingOut", CANDIDATE)
+    sim.now += 1700
+    sim.settle()
+    assert sim.status.phase == "RollingOut"
+    sim.serving.append(lost)
+    sim.settle()
+    assert sim.status.phase == "Soaking"
+
+
+def test_pod_that_is_lost_in_the_soak_and_does_not_come_back_ends_the_rollout():
+    sim = served()
+    sim.until_rolled()
+    sim.serving.pop()
+    sim.settle()
+    sim.now += 1801
+    sim.settle()
+    assert why(sim)[1].startswith("ProgressDeadline")
+
+
 @pytest.mark.parametrize(
     ("result", "reason", "code", "phase"),
     [

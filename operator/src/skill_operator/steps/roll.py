@@ -23,16 +23,31 @@ def learn_rollout(facts: Facts) -> Status:
         return facts.known
     if facts.known.is_true(ConditionType.ROLLED_OUT) or target.weights != rollout.candidate:
         return facts.known
-    published = _published(facts)
-    on_candidate = verified(target, rollout.candidate, published.digest)
-    everywhere = is_all(target, on_candidate)
+    on_candidate = verified(target, rollout.candidate, _published(facts).digest)
     changes = {
         "applied_at": rollout.applied_at or facts.time,
         "pods_verified": f"{len(on_candidate)}/{target.replicas}",
-        # One pod that is lost in the soak begins it anew: what counts is a span in which all served.
-        "verified_at": (rollout.verified_at or facts.time) if everywhere else None,
+        **_soaking(facts, rollout, target, everywhere=is_all(target, on_candidate)),
     }
     return facts.learn(rollout=rollout.model_copy(update=changes))
+
+
+def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool) -> dict[str, str | None]:
+    """Returns since when all pods serve, and until when they have to.
+
+    One pod that is lost in the soak begins it anew, with its time: what counts is a span in which all served. A fault
+    is no loss: when it happened is held against the soak in which it did.
+    """
+    if everywhere:
+        return {"verified_at": rollout.verified_at or facts.time}
+    if rollout.verified_at is None or fault(target, rollout.candidate, to_unix(rollout.verified_at)):
+        return {}
+    return {"verified_at": None, "deadline": _deadline(facts)}
+
+
+def _deadline(facts: Facts) -> str:
+    assert facts.spec.serving is not None, "a rollout without a target"
+    return to_rfc3339(facts.now + facts.spec.serving.progress_deadline_seconds)
 
 
 def _published(facts: Facts) -> Published:
@@ -51,7 +66,7 @@ def prepare(facts: Facts) -> Verdict | None:
             f"Deployment {serving.target_ref.name} does not exist in namespace {facts.update.namespace}: create it"
         )
         return _person_needed(Reason.TARGET_MISSING, message)
-    return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, serving, target)
+    return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, target)
 
 
 def _person_needed(reason: Reason, message: str, mark: ConditionType | None = None) -> Verdict:
@@ -106,7 +121,7 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
     )
 
 
-def _write_down(facts: Facts, serving: Serving, target: Target) -> Verdict:
+def _write_down(facts: Facts, target: Target) -> Verdict:
     candidate = weights_of(_published(facts))
     previous, digest = _before(facts, target)
     if target.weights == candidate:  # this status was lost in the middle of the rollout: the parent is what was before
@@ -117,7 +132,7 @@ def _write_down(facts: Facts, serving: Serving, target: Target) -> Verdict:
         candidate=candidate,
         pods_verified=f"0/{target.replicas}",
         started_at=facts.time,
-        deadline=to_rfc3339(facts.now + serving.progress_deadline_seconds),
+        deadline=_deadline(facts),
     )
     return Verdict(
         phase=Phase.ROLLING_OUT,
