@@ -100,6 +100,54 @@ def test_saving_gives_the_parents_directory_with_new_weights(tiny, tiny_llama_di
     assert all(map(torch.equal, again.parameters(), tiny.parameters()))
 
 
+def test_saving_invents_no_file_and_loses_none(tiny, folder, tmp_path):
+    (folder / "generation_config.json").unlink()
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool.jinja").write_text("{{ messages }}")
+    (folder / ".skill").mkdir()
+    (folder / ".skill/golden.json").write_text("{}")
+    tiny.save(tmp_path / "new", folder)
+    parent, new = (
+        {path.relative_to(place).as_posix() for path in place.rglob("*")} for place in (folder, tmp_path / "new")
+    )
+    assert new == {name for name in parent if not name.startswith(".skill")}
+
+
+def _without_a_tensor(weights):
+    return {name: value for name, value in weights.items() if "layers.1.mlp.up" not in name}
+
+
+def _with_one_more(weights):
+    return {**weights, "model.layers.7.mtp.weight": torch.zeros(3)}
+
+
+def _of_another_shape(weights):
+    return {name: value[:-1].clone() if "layers.1.mlp.up" in name else value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without_a_tensor, r"lacks model\.layers\.1\.mlp\.up_proj\.weight"),
+        (_with_one_more, r"model\.layers\.7\.mtp\.weight, which LlamaForCausalLM does not know and would lose"),
+        (_of_another_shape, r"up_proj\.weight, or has it in another shape"),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused(folder, spoil, message):
+    """Missing ones would be random numbers, unknown ones would be missing from the published version."""
+    weights = spoil(load_file(folder / "model.safetensors"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelInvalid, match=message):
+        LanguageModel.load(folder, CPU)
+
+
+def test_damaged_weights_are_refused(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelInvalid, match="can be loaded"):
+        LanguageModel.load(folder, CPU)
+
+
 def test_weights_keep_the_parents_type_and_are_scored_as_published(folder, tmp_path):
     weights = load_file(folder / "model.safetensors")
     half = {name: value.bfloat16() for name, value in weights.items()}

@@ -11,13 +11,14 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -82,7 +83,8 @@ class LanguageModel:
         """Returns the model in `folder` on a device.
 
         Raises:
-            ModelInvalid: for pickled weights, custom code, no chat template, or logits from more than a linear layer.
+            ModelInvalid: for pickled weights, custom code, no chat template, weights that are not exactly the model's,
+                or logits from more than a linear layer.
         """
         tokens = ChatTokenizer.load(folder)
         if not any(folder.glob("*.safetensors")):
@@ -90,13 +92,15 @@ class LanguageModel:
                 f"{folder}: has no .safetensors files: convert the weights, pickled ones are never loaded"
             )
         try:
-            network = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, **LOCAL
-            )
-        except (OSError, ValueError, KeyError) as error:
+            network, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **LOCAL,
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelInvalid(
                 f"{folder}: is no causal language model that can be loaded ({_first_line(error)})"
             ) from error
+        _require_whole(folder, type(network).__name__, loaded)
         for parameter in network.parameters():
             # Memory of our own: what maps a file may be aligned differently, and then products round differently.
             parameter.data = parameter.data.to(device, copy=True)
@@ -188,15 +192,21 @@ class LanguageModel:
         return dtype
 
     def save(self, folder: Path, parent: Path) -> None:
-        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it."""
+        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it.
+
+        The parent's `.skill` is left behind.
+        """
         dtype = stored_dtype(parent)
         network = copy.deepcopy(self.network).to(dtype) if dtype != torch.float32 else self.network
         network.save_pretrained(folder, max_shard_size=SHARD_SIZE)
-        written_by_us = {path.name for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
-        for path in sorted(parent.iterdir()):
-            weights = any(path.match(pattern) for pattern in WEIGHT_FILES)
-            if path.is_file() and not weights and path.name not in written_by_us:
-                shutil.copyfile(path, folder / path.name)
+        for path in folder.iterdir():
+            if not _holds_weights(path):  # configurations of the library's own making
+                path.unlink()
+        for path in sorted(parent.rglob("*")):
+            name = path.relative_to(parent)
+            if path.is_file() and name.parts[0] != ".skill" and not _holds_weights(path):
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, folder / name)
 
     @torch.no_grad()
     def _require_plain_head(self) -> None:
@@ -236,6 +246,28 @@ def silence() -> None:
     """Turns off the library's own progress bars: a step has one voice."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+
+
+def _holds_weights(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in WEIGHT_FILES)
+
+
+def _require_whole(folder: Path, kind: str, loaded: Mapping[str, Collection[Any]]) -> None:
+    """Missing weights would be random numbers, and unknown ones would be missing from the published version."""
+    # Of another shape: (name, shape in the file, shape in the model).
+    missing = sorted([*loaded["missing_keys"], *(str(each[0]) for each in loaded["mismatched_keys"])])
+    if missing:
+        raise ModelInvalid(
+            f"{folder}: lacks {_some(missing)}, or has it in another shape than config.json says: save the model whole"
+        )
+    if unknown := sorted(loaded["unexpected_keys"]):
+        raise ModelInvalid(
+            f"{folder}: has {_some(unknown)}, which {kind} does not know and would lose: remove it first"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more weights"
 
 
 def _right_padded(sequences: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, list[int]]:
