@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 from skill_contract.outcome import Result
+from skill_contract.spec import Data
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
@@ -70,6 +74,28 @@ def test_a_question_of_a_suite_that_does_not_fit_is_refused(config, tmp_path):
     data = {**parts.data.dump(), "retention": [{"name": "long", "uri": str(long)}]}
     with pytest.raises(PromptTooLong, match="suite long, record 'line-1'"):
         check(config(data=data))
+
+
+STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+
+
+def test_a_chat_that_the_models_template_refuses_is_named(config, tiny_llama_dir, tmp_path):
+    base = shutil.copytree(tiny_llama_dir, tmp_path / "strict")
+    template = base / "chat_template.jinja"
+    template.write_text(STRICT + template.read_text())
+    parts = config(model={"uri": config().model.uri, "base": str(base)})
+    chat = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"}]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"messages": chat, "answer": "x"}))
+    taught = tmp_path / "taught.jsonl"
+    taught.write_text(json.dumps({"messages": [*chat, {"role": "assistant", "content": "x"}]}))
+    for data, place in (
+        ({**parts.data.dump(), "heldOut": {"uri": str(asked)}}, "suite say, record 'line-1'"),
+        ({**parts.data.dump(), "train": str(taught)}, "record 'line-1'"),
+    ):
+        with pytest.raises(DataError, match=rf"{place}.*system, user.*System role not supported") as caught:
+            check(parts.model_copy(update={"data": Data.parse(data)}))
+        assert caught.value.reason == "DataInvalid"
 
 
 def test_retention_suites_need_names_of_their_own(config):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from jinja2 import TemplateError
 
 from skill_contract.spec import Method
-from skill_trainer.data import Record
+from skill_trainer.data import DataError, Record
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import ChatTokenizer
 from skill_trainer.prompts import Example, require_fit, student_messages, tokenize
@@ -13,10 +16,7 @@ from skill_trainer.prompts import Example, require_fit, student_messages, tokeni
 
 def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokenizer) -> list[Example]:
     """Returns all training records as token ids; raises PromptTooLong with the numbers where one does not fit."""
-    template = method.sdft.prompt.template
-    examples = [
-        tokenize(record, template, tokens.encode, tokens.encode_answer(record.completion or "")) for record in records
-    ]
+    examples = [_example(record, method, tokens) for record in records]
     if method.type == "SFT":
         lengths = [
             (f"record {each.id!r} with its completion", len(each.student) + len(each.target)) for each in examples
@@ -28,6 +28,26 @@ def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokeniz
     return examples
 
 
+def _example(record: Record, method: Method, tokens: ChatTokenizer) -> Example:
+    target = tokens.encode_answer(record.completion or "")
+    with _naming(f"record {record.id!r}", record):
+        return tokenize(record, method.sdft.prompt.template, tokens.encode, target)
+
+
+@contextmanager
+def _naming(name: str, record: Record) -> Iterator[None]:
+    """Some chat templates refuse some chats (a system message, two turns of one role): that is about the data."""
+    try:
+        yield
+    except TemplateError as error:
+        roles = ", ".join(str(message["role"]) for message in record.messages)
+        raise DataError(
+            "DataInvalid",
+            f"{name}: the model's chat template refuses this chat ({roles}) or its demonstration ({error}): write it "
+            "with the roles that this model knows",
+        ) from error
+
+
 def require_questions_fit(suites: Iterable[Suite], method: Method, tokens: ChatTokenizer) -> None:
     """Raises PromptTooLong where a question of a suite leaves no room for its answer."""
     lengths = list(_question_lengths(suites, tokens))
@@ -37,7 +57,7 @@ def require_questions_fit(suites: Iterable[Suite], method: Method, tokens: ChatT
 def _question_lengths(suites: Iterable[Suite], tokens: ChatTokenizer) -> Iterator[tuple[str, int]]:
     for suite in suites:
         for record in suite.records:
-            yield (
-                f"suite {suite.name}, record {record.id!r},",
-                len(tokens.encode(student_messages(record), record.tools)),
-            )
+            name = f"suite {suite.name}, record {record.id!r}"
+            with _naming(name, record):
+                length = len(tokens.encode(student_messages(record), record.tools))
+            yield f"{name},", length
