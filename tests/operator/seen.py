@@ -42,7 +42,7 @@ def served() -> Sim:
 def neighbour(**changes: Any) -> Neighbour:
     other = {
         "namespace": "team", "name": "other", "uid": "other", "created": "2020-01-01T00:00:00Z", "model": raw.MODEL,
-        "suspended": False, "is_active": False, "rolling": "",
+        "suspended": False, "is_active": False, "rolling": "", "is_reverting": False,
     }  # fmt: skip
     return Neighbour(**(other | changes))
 

@@ -6,6 +6,7 @@ Pure: for tables and property tests of `plan`. What Kubernetes really does is te
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from skill_contract.outcome import Outcome
@@ -25,7 +26,7 @@ from skill_operator.actions import (
 from skill_operator.api import FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
 from skill_operator.observed import Neighbour, Observed
-from skill_operator.plan import Plan, plan
+from skill_operator.plan import Plan, needs_neighbours, plan
 from skill_operator.reading import step_jobs, target
 from skill_operator.status import Status, read
 from tests.operator import raw
@@ -57,12 +58,14 @@ class Sim:
         container = "server"
         seen = Observed(
             jobs=step_jobs(self.jobs.values(), self.pods),
-            neighbours=self.neighbours,
             progress=self.progress,
             target=target(self.deployment, self.serving, container),
             refusals=refusals,
         )
-        return plan(parse(copy.deepcopy(self.body)), seen, IMAGES, self.now)
+        update = parse(copy.deepcopy(self.body))
+        if needs_neighbours(update, seen):
+            seen = replace(seen, neighbours=self.neighbours)
+        return plan(update, seen, IMAGES, self.now)
 
     def look(self, *, write: bool = True) -> Plan:
         """One pass; `write=False`: the operator dies before it writes the status."""

@@ -126,7 +126,7 @@ def test_update_that_is_in_the_lineage_already_is_done_without_training():
          "BackoffLimitExceeded", "StoreUnavailable", ["s3 is away"]),
         (raw.ended(1, "KeyError: 'x'"), "BackoffLimitExceeded", "RetriesExhausted", ["KeyError", "exit code 1"]),
         (raw.ended(137, reason="OOMKilled"), "BackoffLimitExceeded", "OutOfMemory", ["memory"]),
-        (raw.ended(139), "DeadlineExceeded", "DeadlineExceeded", ["exit code 139"]),
+        (raw.ended(139), "DeadlineExceeded", "DeadlineExceeded", ["3600 s", "image, node, quota"]),
     ],
 )  # fmt: skip
 def test_failed_check_ends_the_update(status: raw.Raw, job_reason: str, reason: str, words: list[str]):

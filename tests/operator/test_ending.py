@@ -13,7 +13,7 @@ from skill_operator.api import API_VERSION, FINALIZER
 from skill_operator.conditions import is_settled
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
-from tests.operator.seen import promote_config, served, trained, truth, why
+from tests.operator.seen import neighbour, promote_config, served, trained, truth, why
 from tests.operator.sim import Sim
 
 
@@ -83,6 +83,19 @@ def test_revert_takes_the_head_back_first_and_then_the_pods():
     sim.settle()
     assert (sim.status.phase, why(sim)[0], truth(sim)["Succeeded"]) == ("Reverted", "Reverted", "True")
     assert is_settled(sim.body)
+
+
+def test_revert_waits_for_an_update_that_rolls_the_same_target():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.neighbours = (neighbour(rolling="team/support-llm", is_active=True),)
+    sim.body["spec"]["revert"] = True
+    planned = sim.settle()
+    assert (sim.status.phase, sim.has_job("revert"), planned.requeue_after) == ("Reverting", False, 5)
+    assert "team/other" in why(sim)[1]
+    sim.neighbours = (neighbour(rolling="team/support-llm", is_active=True, is_reverting=True),)
+    sim.settle()
+    assert sim.has_job("revert"), "two that go back never wait for each other: the head decides"
 
 
 def test_revert_is_refused_when_a_later_update_stands_on_this_one():

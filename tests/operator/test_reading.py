@@ -127,6 +127,18 @@ def test_neighbour_names_the_target_that_it_rolls():
     assert reading.neighbour(raw.update() | {"status": over}).rolling == ""
 
 
+def test_update_that_goes_back_is_rolling_again():
+    over = {
+        "startTime": "2026-01-01T00:00:00Z",
+        "rollout": {"candidate": CANDIDATE, "startedAt": "", "deadline": ""},
+        "conditions": [{"type": "Succeeded", "status": "True"}],
+    }
+    back = reading.neighbour(raw.update(revert=True) | {"status": over})
+    assert (back.rolling, back.is_reverting, back.is_active) == ("team/support-llm", True, True)
+    over["conditions"].append({"type": "Reverted", "status": "True"})
+    assert reading.neighbour(raw.update(revert=True) | {"status": over}).rolling == ""
+
+
 @pytest.mark.parametrize(
     ("time", "seconds"), [("1970-01-01T00:01:00Z", 60.0), ("", None), (None, None), ("soon", None)]
 )

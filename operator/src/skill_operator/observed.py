@@ -108,7 +108,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Another unsettled update: of the same model, or rolling the same target."""
+    """Another update that is at work, forwards or back: of the same model, or rolling the same target."""
 
     namespace: str
     name: str
@@ -120,6 +120,7 @@ class Neighbour:
     """It has left the queue."""
     rolling: str
     """`namespace/name` of the target that it is rolling; empty for none."""
+    is_reverting: bool
 
     @property
     def place(self) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ from skill_operator.steps.approve import approve
 from skill_operator.steps.beginning import gone, is_active, multi_node, noticed, queue, refused, settled, suspend
 from skill_operator.steps.check import check, learn_check
 from skill_operator.steps.prove import ask, learn_promotion, promote, promoted, soak
-from skill_operator.steps.revert import revert
+from skill_operator.steps.revert import is_due, revert
 from skill_operator.steps.roll import learn_rollout, prepare, roll
 from skill_operator.steps.rollback import roll_back, withdrawn
 from skill_operator.steps.train import learn_training, train
@@ -82,9 +82,7 @@ def plan(update: SkillUpdate, seen: Observed, images: Images, now: float) -> Pla
     if update.spec is None:
         learnt, verdict = known, _unreadable(update)
     else:
-        facts = Facts(update, update.spec, known, seen, images, now)
-        for learn in LEARNING:
-            facts = replace(facts, known=learn(facts))
+        facts = _learnt(Facts(update, update.spec, known, seen, images, now))
         learnt, verdict = facts.known, judge(facts)
     status = _render(update, verdict.known or learnt, verdict, now)
     return Plan(
@@ -105,13 +103,20 @@ def judge(facts: Facts) -> Verdict:
     raise AssertionError("the last stage has always something to say")
 
 
-def needs_neighbours(update: SkillUpdate) -> bool:
-    """Returns whether a plan for this update asks about other updates: in the queue, and before a rollout."""
-    known = statuses.read(update.status)
-    if update.spec is None or known.is_final:
+def needs_neighbours(update: SkillUpdate, seen: Observed) -> bool:
+    """Returns whether a plan asks about other updates: in the queue, before a rollout, and before a way back."""
+    if update.spec is None:
         return False
-    facts = Facts(update, update.spec, known, Observed(), Images("", ""), 0)
-    return not is_active(facts) or (known.rollout is None and known.published is not None)
+    facts = _learnt(Facts(update, update.spec, statuses.read(update.status), seen, Images("", ""), 0))
+    if facts.known.is_final:
+        return facts.spec.revert and is_due(facts)
+    return not is_active(facts) or (facts.known.rollout is None and facts.known.published is not None)
+
+
+def _learnt(facts: Facts) -> Facts:
+    for learn in LEARNING:
+        facts = replace(facts, known=learn(facts))
+    return facts
 
 
 def _unreadable(update: SkillUpdate) -> Verdict:

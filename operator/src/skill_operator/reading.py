@@ -20,6 +20,7 @@ from skill_operator.api import (
     ConditionType,
     to_unix,
 )
+from skill_operator.conditions import is_reverting
 from skill_operator.observed import Neighbour, ServingPod, StepJob, StepPod, Target
 from skill_operator.status import read
 
@@ -197,7 +198,8 @@ def neighbour(raw: Raw) -> Neighbour:
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, read(raw.get("status") or {})
     is_queued = status.is_true(ConditionType.QUEUED) or status.is_true(ConditionType.SUSPENDED)
     serving = ((spec.get("serving") or {}).get("targetRef") or {}).get("name", "")
-    is_rolling = status.rollout is not None and not status.is_final
+    going_back = is_reverting(raw)
+    is_rolling = status.rollout is not None and (going_back or not status.is_final)
     return Neighbour(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -207,6 +209,7 @@ def neighbour(raw: Raw) -> Neighbour:
         suspended=bool(spec.get("suspend")) and not is_rolling,  # a rollout is finished in spite of it
         is_active=status.start_time is not None and not is_queued,
         rolling=f"{metadata['namespace']}/{serving}" if is_rolling and serving else "",
+        is_reverting=going_back,
     )
 
 

@@ -39,6 +39,7 @@ from skill_operator.api import (
     parse,
     to_unix,
 )
+from skill_operator.conditions import is_reverting
 from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, PODS, SKILL_UPDATES, Kube
 from skill_operator.manifests.serving import weights_patch
 from skill_operator.metrics import Metrics
@@ -169,14 +170,14 @@ class Reconciler:
         trainer = _running_trainer(jobs)
         if trainer:
             observed = replace(observed, progress=await self.world.trainers.progress(trainer))
-        if needs_neighbours(update):
+        if needs_neighbours(update, observed):
             observed = replace(observed, neighbours=await self._neighbours())
         return await self._with_target(update, observed)
 
     async def _neighbours(self) -> tuple[Neighbour, ...]:
         watched: tuple[str | None, ...] = self.world.settings.watched or (None,)
         raws = [raw for namespace in watched for raw in await self.world.kube.list(SKILL_UPDATES, namespace)]
-        return tuple(neighbour(raw) for raw in raws if not read(raw.get("status") or {}).is_final)
+        return tuple(neighbour(raw) for raw in raws if is_reverting(raw) or not read(raw.get("status") or {}).is_final)
 
     async def _with_target(self, update: SkillUpdate, observed: Observed) -> Observed:
         serving = update.spec.serving if update.spec else None

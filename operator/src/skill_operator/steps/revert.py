@@ -14,7 +14,7 @@ from skill_operator.manifests.serving import digest_in
 from skill_operator.observed import StepJob
 from skill_operator.status import Rollout
 from skill_operator.steps.answers import MAX_RUNS, answer, why_waiting
-from skill_operator.steps.target import is_all, verified
+from skill_operator.steps.target import is_all, verified, who_rolls
 from skill_operator.steps.verdict import (
     LOOK_AGAIN_SECONDS,
     ROLLOUT_SECONDS,
@@ -24,6 +24,11 @@ from skill_operator.steps.verdict import (
     missed,
     reached,
 )
+
+
+def is_due(facts: Facts) -> bool:
+    """Returns whether the way back is still to be begun."""
+    return facts.known.condition(ConditionType.REVERTED) is None and facts.seen.job(REVERT) is None
 
 
 def revert(facts: Facts) -> Verdict | None:
@@ -38,7 +43,15 @@ def revert(facts: Facts) -> Verdict | None:
         return Verdict(phase=phase, state=state, reason=reverted.reason, message=reverted.message, requeue_after=None)
     if known.rollout is None or known.published is None or known.parent is None:
         return _refuse(facts, "this update has rolled out nothing, so there is no version before it to go back to")
-    return _move_head(facts) or _bring_back(facts, known.rollout)
+    return _wait(facts) or _move_head(facts) or _bring_back(facts, known.rollout)
+
+
+def _wait(facts: Facts) -> Verdict | None:
+    """Two on one target would take each other for strangers; of two that go back, the head decides."""
+    other = who_rolls(facts)
+    if not is_due(facts) or other is None or other.is_reverting:
+        return None
+    return _going_back(f"waits: SkillUpdate {other.namespace}/{other.name} is rolling the Deployment")
 
 
 def _refuse(facts: Facts, message: str) -> Verdict:

@@ -12,7 +12,7 @@ from skill_operator.manifests.serving import digest_in, version_uri, weights_of,
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
 from skill_operator.steps.rollback import begin_rollback
-from skill_operator.steps.target import fault, is_all, served_digest, standing, verified
+from skill_operator.steps.target import fault, is_all, served_digest, standing, verified, who_rolls
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail
 
 
@@ -98,8 +98,7 @@ def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
 
 def _busy(facts: Facts, target: Target) -> Verdict | None:
     """Waits, until the deadline, for a target that is rolling or unhealthy: a fault there would be taken for ours."""
-    key = f"{facts.update.namespace}/{target.name}"
-    other = next((n for n in facts.seen.neighbours if n.rolling == key and n.uid != facts.update.uid), None)
+    other = who_rolls(facts)
     healthy = is_all(target, tuple(pod for pod in standing(target) if pod.ready))
     if healthy and other is None:
         return None

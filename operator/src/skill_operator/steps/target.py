@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skill_operator.api import Reason
-from skill_operator.observed import ServingPod, Target
+from skill_operator.observed import Neighbour, ServingPod, Target
+from skill_operator.steps.verdict import Facts
 
 FATAL_FETCHES = frozenset({"DigestMismatch", "NotFound", "NoSpace", "AccessDenied"})
 """What another try cannot mend; any other failed fetch (the store is away) is waited for until the deadline."""
@@ -23,6 +24,14 @@ class Fault:
 
     reason: str
     message: str
+
+
+def who_rolls(facts: Facts) -> Neighbour | None:
+    """Returns another update that is rolling this one's target."""
+    serving = facts.spec.serving
+    key = f"{facts.update.namespace}/{serving.target_ref.name}" if serving else ""
+    others = (other for other in facts.seen.neighbours if other.uid != facts.update.uid)
+    return next((other for other in others if key and other.rolling == key), None)
 
 
 def standing(target: Target) -> tuple[ServingPod, ...]:
