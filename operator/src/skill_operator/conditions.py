@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from skill_operator.api import FINALIZER, ConditionType, to_rfc3339
-from skill_operator.status import Condition, Status
+from skill_operator.status import Condition, Status, is_reverting
 
 MAX_MESSAGE = 32768
 """meta/v1 Condition.message."""
@@ -42,19 +42,8 @@ def without(status: Status, kinds: Iterable[str]) -> Status:
 def is_settled(body: Mapping[str, Any]) -> bool:
     """Returns True for a raw SkillUpdate that needs no reconciliation: final, seen in its newest form, and released."""
     metadata, status = body["metadata"], body.get("status") or {}
-    is_final = _truth(status).get(ConditionType.SUCCEEDED) in {"True", "False"}
+    truth = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
+    is_final = truth.get(ConditionType.SUCCEEDED) in {"True", "False"}
     is_seen = status.get("observedGeneration") == metadata.get("generation")
     is_held = FINALIZER in (metadata.get("finalizers") or ())
     return is_final and is_seen and not is_held and not is_reverting(body)
-
-
-def is_reverting(body: Mapping[str, Any]) -> bool:
-    """Returns True for a raw SkillUpdate that had succeeded and is on its way back."""
-    truth = _truth(body.get("status") or {})
-    wanted = bool((body.get("spec") or {}).get("revert"))
-    done = truth.get(ConditionType.REVERTED) in {"True", "False"}
-    return wanted and truth.get(ConditionType.SUCCEEDED) == "True" and not done
-
-
-def _truth(status: Mapping[str, Any]) -> dict[Any, Any]:
-    return {c.get("type"): c.get("status") for c in status.get("conditions") or ()}

@@ -20,9 +20,8 @@ from skill_operator.api import (
     ConditionType,
     to_unix,
 )
-from skill_operator.conditions import is_reverting
 from skill_operator.observed import Neighbour, ServingPod, StepJob, StepPod, Target
-from skill_operator.status import read
+from skill_operator.status import is_reverting, read
 
 Raw = Mapping[str, Any]
 

@@ -39,7 +39,6 @@ from skill_operator.api import (
     parse,
     to_unix,
 )
-from skill_operator.conditions import is_reverting
 from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, PODS, SKILL_UPDATES, Kube
 from skill_operator.manifests.serving import weights_patch
 from skill_operator.metrics import Metrics
@@ -48,7 +47,7 @@ from skill_operator.observed import Neighbour, Observed, StepJob
 from skill_operator.plan import Plan, needs_neighbours, plan
 from skill_operator.reading import neighbour, selector, step_jobs, target
 from skill_operator.settings import Settings
-from skill_operator.status import merge_patch, read
+from skill_operator.status import is_reverting, merge_patch, read
 from skill_operator.trainer_client import TrainerClient
 
 logger = logging.getLogger(__name__)

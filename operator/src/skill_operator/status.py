@@ -129,6 +129,13 @@ def read(raw: Mapping[str, Any]) -> Status:
         return Status.model_validate({key: value for key, value in raw.items() if key not in broken})
 
 
+def is_reverting(body: Mapping[str, Any]) -> bool:
+    """Returns True for a raw SkillUpdate that had succeeded and is on its way back."""
+    truth = {c.get("type"): c.get("status") for c in (body.get("status") or {}).get("conditions") or ()}
+    wanted = bool((body.get("spec") or {}).get("revert"))
+    return wanted and truth.get("Succeeded") == "True" and truth.get("Reverted") not in {"True", "False"}
+
+
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the JSON merge patch that turns `old` into `new`; empty where they are equal.
 

@@ -63,13 +63,18 @@ def _progressed(training: Training, progress: Progress | None) -> Training:
         "step": progress.step,
         "total_steps": progress.total,
         "eta_seconds": None if eta is None else round(eta),
-        "loss": progress.loss,
-        "tokens_per_second": progress.tokens_per_second,
+        "loss": _short(progress.loss),
+        "tokens_per_second": _short(progress.tokens_per_second),
         "last_checkpoint_step": progress.last_checkpoint,
         "heartbeat_time": to_rfc3339(progress.heartbeat),
     }
     kept = {key: value for key, value in seen.items() if value is not None}
     return training.model_copy(update=kept)
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits are enough for people; more is for Prometheus."""
+    return None if value is None else float(f"{value:.4g}")
 
 
 def _counted(training: Training, job: StepJob) -> Training:
@@ -152,7 +157,8 @@ def _watch(facts: Facts, job: StepJob) -> Verdict:
     if job.deadline_seconds is not None and grown > job.deadline_seconds:
         actions = (PatchJob(job.name, {"spec": {"activeDeadlineSeconds": grown}}),)
     stopped, news = _heartbeat(facts, job)
-    stage = facts.seen.progress.stage if facts.seen.progress else None
+    # As last heard: between the trainer's last word and its Job's end nobody answers, and nothing has gone back.
+    stage = facts.known.training.stage if facts.known.training else None
     evaluating = stage in {Stage.EVALUATING, Stage.PUBLISHING}
     return Verdict(
         phase=Phase.EVALUATING if evaluating else Phase.TRAINING,
