@@ -48,6 +48,15 @@ BAD_TRAIN = {
     "blank prompt": ('{"prompt": " \\n", "completion": "y"}', "prompt", "is empty"),
     "blank demonstration": ('{"prompt": "x", "completion": "y", "demonstration": ""}', "demonstration", "is empty"),
     "half a surrogate": ('{"prompt": "\\ud800", "completion": "y"}', "prompt", "surrogate"),
+    "half a surrogate as a field": ('{"prompt": "x", "completion": "y", "\\ud800": 1}', "(line)", "surrogate"),
+    "half a surrogate in a tool": (chat(USER, ASSISTANT, tools=[{"x": "\ud800"}]), "tools.0", "surrogate"),
+    "NaN in a tool": ('{"prompt": "x", "completion": "y", "tools": [{"x": NaN}]}', "tools.0", "not finite"),
+    "half a surrogate in an argument": (
+        chat(USER, ASSISTANT | {"tool_calls": [{"function": {"name": "f", "arguments": {"x": "\ud800"}}}]}),
+        "messages.1.tool_calls.0.function.arguments",
+        "surrogate",
+    ),
+    "endless number": ('{"prompt": "x", "weight": ' + "9" * 5000 + "}", "(line)", "number that is too long"),
     "weight NaN": ('{"prompt": "x", "completion": "y", "weight": NaN}', "weight", "above 0, is nan"),
     "weight infinite": ('{"prompt": "x", "completion": "y", "weight": Infinity}', "weight", "above 0, is inf"),
     "weight zero": ('{"prompt": "x", "completion": "y", "weight": 0}', "weight", "above 0, is 0"),
@@ -91,6 +100,7 @@ def test_bad_record_is_named_with_its_place_reason_and_way_out(kind: str):
     assert message.splitlines()[0] == "train.jsonl: 1 of 3 records cannot be used"
     assert message.splitlines()[1].startswith(f"train.jsonl, line 2, {field}: "), message
     assert reason in message
+    message.encode()  # whatever stands in the data, the message can be sent
 
 
 BAD_EVALUATION = {
@@ -184,6 +194,8 @@ def test_files_plain_compressed_and_by_uri(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(content))
     plain = read_records(str(tmp_path / "a.jsonl"))
     assert plain == read_records(str(tmp_path / "a.jsonl.gz")) == read_records(f"file://{tmp_path}/a.jsonl")
+    (tmp_path / "of \u00e9.jsonl").write_bytes(content)
+    assert plain == read_records((tmp_path / "of \u00e9.jsonl").as_uri()), "a URI quotes what a path does not"
     assert plain[0].completion == "A colour."
 
 
@@ -194,10 +206,12 @@ def test_files_plain_compressed_and_by_uri(tmp_path):
         ("a.json", b"{}", "DataInvalid", "must end in .jsonl"),
         ("a.jsonl.gz", b"plain", "DataInvalid", "not a whole gzip file"),
         ("a.jsonl.gz", gzip.compress(b"x" * 99)[:-9], "DataInvalid", "not a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 10_001), "DataInvalid", "unpacks to more than 0.0 GB: split"),
         ("a.jsonl", None, "DataMissing", "no such file"),
     ],
 )
-def test_bad_file(tmp_path, name: str, content: bytes | None, reason: str, words: str):
+def test_bad_file(tmp_path, monkeypatch, name: str, content: bytes | None, reason: str, words: str):
+    monkeypatch.setattr("skill_trainer.data.reading.MAX_BYTES", 10_000)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:

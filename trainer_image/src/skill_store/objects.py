@@ -28,8 +28,11 @@ def open_store(uri: str) -> ObjectStore:
 
 def read_bytes(uri: str) -> bytes:
     """Returns one file, whole: `s3://bucket/key`, `file:///path` or a plain path; raises NotFound, AccessDenied."""
-    folder, _, name = uri.rpartition("/")
-    return open_store(folder or ("/" if uri.startswith("/") else ".")).get(name).data
+    scheme, place = _split(uri)
+    if scheme == "s3":
+        bucket, _, key = place.partition("/")
+        return S3Store(bucket, "").get(key).data
+    return FolderStore(Path(place).parent).get(Path(place).name).data
 
 
 def _split(uri: str) -> tuple[str, str]:

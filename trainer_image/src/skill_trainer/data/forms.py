@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from skill_contract.spec import GraderName
 from skill_trainer.data.record import Kind, Record
 from skill_trainer.graders import GRADERS
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,26 @@ class BadRecordError(ValueError):
 def _sound_text(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "is empty: write the text or remove the record")
+    return _sound(text)
+
+
+_SURROGATE = "has half of a surrogate pair (\\ud800 to \\udfff): write the whole character"
+
+
+def _sound(value: _T) -> _T:
+    """Returns a JSON value that can be written as JSON again."""
     try:
-        text.encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        raise PydanticCustomError(
-            "surrogate", "has half of a surrogate pair (\\ud800 to \\udfff): write the whole character"
-        ) from None
-    return text
+        raise PydanticCustomError("surrogate", _SURROGATE) from None
+    except ValueError:
+        raise PydanticCustomError("not_finite", "has a number that is not finite, as JSON knows none") from None
+    return value
 
 
 Text = Annotated[str, AfterValidator(_sound_text)]
+Value = Annotated[Any, AfterValidator(_sound)]
+"""Any JSON value."""
 
 
 class _Form(BaseModel):
@@ -55,11 +67,11 @@ class _Form(BaseModel):
 
 class _Function(_Form):
     name: Text
-    arguments: Any = {}
+    arguments: Value = {}
 
 
 class _ToolCall(_Form):
-    id: str | None = None
+    id: Text | None = None
     type: Literal["function"] = "function"
     function: _Function
 
@@ -78,7 +90,7 @@ class _Common(_Form):
     demonstration: Text | None = None
     answer: Text | None = None
     grader: GraderName | None = None
-    tools: list[dict[str, Any]] = []
+    tools: list[Annotated[dict[str, Any], AfterValidator(_sound)]] = []
 
 
 class PromptForm(_Common):
@@ -203,7 +215,7 @@ def _not_gradable(record: Record, suite_grader: GraderName | None) -> Problem | 
 
 def _in_plain_words(error: ErrorDetails, form: type[_Common]) -> Problem:
     field = ".".join(str(part) for part in error["loc"])
-    return Problem(field, _reason(error, form))
+    return Problem(field or "(line)", _reason(error, form))
 
 
 def _reason(error: ErrorDetails, form: type[_Common]) -> str:
@@ -219,8 +231,10 @@ def _reason(error: ErrorDetails, form: type[_Common]) -> str:
             reason = f"is {value!r:.40}: must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
         case "finite_number" | "greater_than" | "float_type":
             reason = f"must be a number above 0, is {value!r:.40}"
-        case "blank" | "surrogate":
+        case "blank" | "surrogate" | "not_finite":
             reason = error["msg"]
+        case "string_unicode":  # pydantic's word for a field's name
+            reason = _SURROGATE
         case kind:
             reason = f"must be {_WANTED.get(kind, kind)}, is {_kind_of(value)}"
     return reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections import Counter
@@ -17,6 +18,8 @@ from skill_trainer.data.record import DataError, Kind, Record
 
 SHOWN = 10
 """As many bad records are named; all are counted."""
+MAX_BYTES = 1 << 30
+"""Of an unpacked file. A few hundred kilobytes can unpack to as much as a machine has memory."""
 
 
 def read_records(uri: str, kind: Kind = "train", grader: GraderName | None = None) -> list[Record]:
@@ -46,9 +49,13 @@ def _decompressed(uri: str, content: bytes) -> bytes:
     if not uri.endswith(".gz"):
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as packed:
+            unpacked = packed.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError("DataInvalid", f"{uri}: is not a whole gzip file ({error}): compress it again") from error
+    if len(unpacked) > MAX_BYTES:
+        raise DataError("DataInvalid", f"{uri}: unpacks to more than {MAX_BYTES / 1e9:.1f} GB: split it up")
+    return unpacked
 
 
 def parse_records(content: bytes, name: str, kind: Kind, grader: GraderName | None = None) -> list[Record]:
@@ -84,6 +91,10 @@ def _decode(line: bytes) -> Any:
         raise BadRecordError(
             Problem("(line)", f"is not JSON ({error.msg} at column {error.colno}): one whole object a line")
         ) from error
+    except BadRecordError:
+        raise
+    except ValueError as error:  # Source: Python, sys.set_int_max_str_digits
+        raise BadRecordError(Problem("(line)", "has a whole number that is too long to be read: shorten it")) from error
     except RecursionError as error:
         raise BadRecordError(Problem("(line)", "is nested too deeply to be a record")) from error
 
@@ -106,4 +117,5 @@ def _repeated_ids(records: list[Record]) -> Iterator[str]:
 def _summary(name: str, bad: list[str], lines: int) -> str:
     head = f"{name}: {len(bad)} of {lines} records cannot be used"
     rest = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
-    return "\n".join([head, *bad[:SHOWN], *rest])
+    text = "\n".join([head, *bad[:SHOWN], *rest])
+    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair could not be sent on
