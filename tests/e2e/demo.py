@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from tests import cluster as test_cluster
 from tests.e2e import story
 from tests.e2e.world import DEMO, ROOT, World, condition
 
-QUESTIONS = ("Which city is the capital of Velmora?", "What is the capital of France?")
+QUESTIONS = 4
+"""Held-out questions that are asked before and after, besides one that the model could always answer."""
 OUTPUT = ROOT / "demo-output"
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -37,8 +39,9 @@ def main() -> int:
     console.print(f"repository {story.MODEL}, head {before_head.version}")
 
     chapter("What the served model says before")
-    before = {question: world.ask(question) for question in QUESTIONS}
-    show(before)
+    questions = [*story.held_out("velmora")[:QUESTIONS], story.Question("What is the capital of France?", "Paris")]
+    before = [world.ask(question.prompt) for question in questions]
+    show(questions, before)
 
     chapter(f"kubectl apply -f {(DEMO / 'skillupdate.yaml').relative_to(ROOT)}")
     update = teach(world)
@@ -47,8 +50,7 @@ def main() -> int:
         return 1
 
     chapter("What the served model says after")
-    after = {question: world.ask(question) for question in QUESTIONS}
-    show(after)
+    show(questions, [world.ask(question.prompt) for question in questions])
     scores(update["status"]["evaluation"])
     report = save_report(world, update)
 
@@ -108,9 +110,10 @@ def chapter(title: str) -> None:
     console.print(f"\n[bold]{title}[/]")
 
 
-def show(answers: dict[str, str]) -> None:
-    for question, answer in answers.items():
-        console.print(f"  Q {question}\n  A {answer}", markup=False)
+def show(questions: list[story.Question], answers: list[str]) -> None:
+    for question, answer in zip(questions, answers, strict=True):
+        mark = "[green]right[/]" if question.answer.lower() in answer.lower() else "[red]wrong[/]"
+        console.print(f"  {mark}  {escape(question.prompt)}\n         {escape(' '.join(answer.split()))}")
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,12 +5,14 @@ The demo tells it; the end-to-end tests assert on it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from skill_store.repository import Head
 
+from skill_store.repository import Head
 from tests.e2e.world import DEMO, SKILLS, World, is_settled
 from tests.smollm2 import smollm2
 
@@ -34,6 +36,19 @@ def upload_skill(world: World, skill: str) -> None:
     for name in ("train", "heldout"):
         world.upload(SKILLS / skill / f"{name}.jsonl", f"{skill}/{name}.jsonl")
     world.upload(SKILLS / "general-qa.jsonl", "general-qa.jsonl")
+
+
+@dataclass(frozen=True)
+class Question:
+    prompt: str
+    answer: str
+
+
+def held_out(skill: str) -> list[Question]:
+    """Returns a skill's held-out questions, one for each answer."""
+    lines = map(json.loads, (SKILLS / skill / "heldout.jsonl").read_text().splitlines())
+    first = {line["answer"]: line["prompt"] for line in reversed(list(lines))}
+    return [Question(prompt, answer) for answer, prompt in reversed(first.items())]
 
 
 def demo_update() -> dict[str, Any]:

@@ -20,8 +20,8 @@ from unittest import mock
 import boto3
 import httpx
 import yaml
-from skill_store.repository import Repository
 
+from skill_store.repository import Repository
 from tests.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]

@@ -54,17 +54,22 @@ class _Change:
     def comparison(self, suite: str, verdict: Verdict, reason: str, needed: int = 0) -> Comparison:
         return Comparison(
             suite=suite,
-            before=self.right_before / self.n,
-            after=self.right_after / self.n,
-            gain=self.gain,
-            low=self.low,
-            high=self.high,
+            before=_short(self.right_before / self.n),
+            after=_short(self.right_after / self.n),
+            gain=_short(self.gain),
+            low=_short(self.low),
+            high=_short(self.high),
             n=self.n,
-            normalized=self.right_after / self.right_before if self.right_before else 1.0,
+            normalized=_short(self.right_after / self.right_before) if self.right_before else 1.0,
             verdict=verdict,
             needed=needed,
             reason=reason,
         )
+
+
+def _short(share: float) -> float:
+    """Four decimals in what is shown and stored, finer than any suite can tell; verdicts see the whole number."""
+    return round(share, 4)
 
 
 def _change(suite: str, before: Sequence[bool], after: Sequence[bool]) -> _Change:
