@@ -42,6 +42,12 @@ def test_small_files_are_replaced(run: Run):
     assert run.latest_checkpoint() is None
 
 
+def test_what_is_kept_stays(run: Run):
+    assert run.keep("origin.json", b"1") == b"1"
+    assert run.keep("origin.json", b"2") == b"1"
+    assert run.get("origin.json") == b"1"
+
+
 def test_what_is_saved_is_loaded(run: Run, state: Path, tmp_path: Path):
     run.save_checkpoint(50, state, keep=2)
     run.load_checkpoint(run.latest_checkpoint(), tmp_path / "loaded")

@@ -113,17 +113,22 @@ def run_train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome
     """Returns the train step in this process, as a new attempt each time."""
 
     def attempt(config: TrainConfig, listener: Listener | None = None, stop: Stop | None = None) -> Outcome:
-        repository = Repository(config.model.uri)
-        return train_step(
-            Workplace(
-                config=config,
-                repository=repository,
-                run=repository.run(config.update.uid),
-                folder=tmp_path_factory.mktemp("scratch"),
-                device=CPU,
-                voices=(listener,) if listener else (),
-                stop=stop or Stop(),
-            )
-        )
+        return train_step(workplace(config, tmp_path_factory.mktemp("scratch"), listener, stop))
 
     return attempt
+
+
+def workplace(
+    config: TrainConfig, folder: Path, listener: Listener | None = None, stop: Stop | None = None
+) -> Workplace:
+    """Returns where an attempt works."""
+    repository = Repository(config.model.uri)
+    return Workplace(
+        config=config,
+        repository=repository,
+        run=repository.run(config.update.uid),
+        folder=folder,
+        device=CPU,
+        voices=(listener,) if listener else (),
+        stop=stop or Stop(),
+    )

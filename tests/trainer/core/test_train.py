@@ -19,7 +19,7 @@ from skill_trainer.rollout import greedy
 from skill_trainer.steps.check import check
 from skill_trainer.steps.stopping import Stop
 from skill_trainer.steps.train import rejection
-from tests.trainer.core.conftest import CPU, Listener
+from tests.trainer.core.conftest import CPU, Listener, workplace
 
 
 def published_folder(config, outcome, tmp_path):
@@ -181,6 +181,40 @@ def test_settings_cannot_change_under_a_run(config, run_train):
     Repository(config().model.uri)._store.delete(["runs/uid-1/result.json"])
     with pytest.raises(ConfigInvalid, match="begun with other settings"):
         run_train(other)
+
+
+def test_data_cannot_change_under_a_run(config, run_train, tmp_path):
+    """Scores before and after would be of different questions, and the weights of different data."""
+    settings, stop = config(), Stop()
+    stop.request()
+    with pytest.raises(Preempted):
+        run_train(settings, stop=stop)
+    test = tmp_path / "test.jsonl"
+    test.write_text(test.read_text().replace("Please", "Now"))
+    with pytest.raises(ConfigInvalid, match="the data of run uid-1 were changed since it was begun"):
+        run_train(settings)
+
+
+def test_of_two_first_attempts_the_faster_one_fixes_where_the_run_begins(config, run_train, tmp_path):
+    """A pod on a node that was lost may still be at work when its successor starts."""
+    work = workplace(config(), tmp_path / "scratch")
+
+    def slower() -> bytes:
+        work.run.put("origin.json", b"the faster one's")
+        return b"the slower one's"
+
+    assert work.kept("origin.json", slower) == b"the faster one's"
+    assert work.run.get("origin.json") == b"the faster one's"
+
+
+def test_a_checkpoint_with_a_lost_part_is_passed_over(config, run_train, tmp_path):
+    settings = config()
+    whole = run_train(settings)
+    (tmp_path / "repository/runs/uid-1/result.json").unlink()
+    (tmp_path / "repository/runs/uid-1/step-000004/optimizer.safetensors").unlink()
+    listener = Listener()
+    assert run_train(settings, listener) == whole
+    assert listener.all("step") == [3, 4]
 
 
 def test_the_next_skill_is_tested_on_the_suites_of_the_one_before(config, run_train, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from skill_contract.manifest import File
 from skill_contract.model import ContractError, Document
 from skill_store import layout, transfer
-from skill_store.errors import DigestMismatch, NotFound
+from skill_store.errors import DigestMismatch, NotFound, PreconditionFailed
 from skill_store.protocol import ObjectStore
 
 
@@ -34,6 +34,15 @@ class Run:
     def put(self, name: str, data: bytes) -> None:
         """Writes a small file of the run, over an older one of the same name."""
         self._store.put(self._folder + layout.checked_path(name), data)
+
+    def keep(self, name: str, data: bytes) -> bytes:
+        """Writes a small file of the run unless there is one of that name; returns what is there then."""
+        key = self._folder + layout.checked_path(name)
+        try:
+            self._store.put(key, data, if_absent=True)
+        except PreconditionFailed:
+            return self._store.get(key).data
+        return data
 
     def get(self, name: str) -> bytes | None:
         """Returns a small file of the run, or None where there is none."""

@@ -13,7 +13,7 @@ from dataclasses import asdict
 import torch
 
 from skill_contract.progress import Stage
-from skill_store.errors import DigestMismatch
+from skill_store.errors import DigestMismatch, NotFound
 from skill_trainer.checkpoint import load_state, save_state
 from skill_trainer.errors import OutOfMemory
 from skill_trainer.loop import StepReport, make_optimizer, train
@@ -79,7 +79,7 @@ def _fetch(work: Workplace, total: int) -> int:
             continue
         try:
             work.run.load_checkpoint(step, work.folder / "saved")
-        except DigestMismatch:  # an older one gives the same weights, later
+        except (DigestMismatch, NotFound):  # an older one gives the same weights, later
             shutil.rmtree(work.folder / "saved", ignore_errors=True)
             continue
         return step

@@ -22,6 +22,8 @@ class Origin(Document):
     parent: VersionRef
     settings: str
     """What must not change between two attempts, as JSON."""
+    data_digest: str
+    """Nor must what lies at the addresses that the settings name."""
     created: str
     """RFC 3339, UTC; the time of the version, so that publishing twice makes one."""
 
@@ -43,17 +45,14 @@ def prepare(work: Workplace) -> Ground:
     """Returns the ground, the parent's files downloaded.
 
     Raises:
-        ConfigInvalid: for settings that are not supported, or not those that the run was begun with.
+        ConfigInvalid: for settings that are not supported, or settings or data that the run was not begun with.
         ParentMismatch, DataError, StoreError: as `check` does.
     """
     config = work.config
     require_supported(config)
-    origin = Origin.parse_json(work.kept("origin.json", lambda: _new_origin(work).dump_json().encode()))
-    if origin.settings != _settings(work):
-        raise ConfigInvalid(
-            f"run {config.update.uid} was begun with other settings ({origin.settings:.200}…): use another uid"
-        )
     inputs = read_inputs(config)
+    origin = Origin.parse_json(work.kept("origin.json", lambda: _new_origin(work, inputs).dump_json().encode()))
+    _require_unchanged(work, origin, inputs)
     parent = work.folder / "parent"
     manifest = work.repository.download(origin.parent, parent, lambda *_: work.tell())
     work.stop.between("loading the parent")
@@ -62,10 +61,22 @@ def prepare(work: Workplace) -> Ground:
     return Ground(origin, inputs, parent, manifest, stored, suites)
 
 
-def _new_origin(work: Workplace) -> Origin:
+def _new_origin(work: Workplace, inputs: Inputs) -> Origin:
     parent = import_or_head(work.config, work.repository)
     require_pinned(work.config, parent)
-    return Origin(parent=parent, settings=_settings(work), created=datetime.now(UTC).isoformat(timespec="seconds"))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Origin(parent=parent, settings=_settings(work), data_digest=inputs.data_digest, created=created)
+
+
+def _require_unchanged(work: Workplace, origin: Origin, inputs: Inputs) -> None:
+    uid = work.config.update.uid
+    if origin.settings != _settings(work):
+        raise ConfigInvalid(f"run {uid} was begun with other settings ({origin.settings:.200}…): use another uid")
+    if origin.data_digest != inputs.data_digest:
+        raise ConfigInvalid(
+            f"the data of run {uid} were changed since it was begun ({origin.data_digest:.19}…, now "
+            f"{inputs.data_digest:.19}…): put them back, or start another run, with data under names of their own"
+        )
 
 
 def _settings(work: Workplace) -> str:

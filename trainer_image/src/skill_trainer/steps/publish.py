@@ -77,7 +77,7 @@ def put_report(work: Workplace, candidate: Candidate, *, outcome: str) -> None:
     with tempfile.TemporaryDirectory(dir=work.folder) as folder:
         write_report(Path(folder), _report(work, candidate, outcome))
         for name in REPORTS:
-            work.run.put(name, (Path(folder) / name).read_bytes())
+            work.run.keep(name, (Path(folder) / name).read_bytes())
 
 
 def _manifest(work: Workplace, candidate: Candidate) -> Manifest:

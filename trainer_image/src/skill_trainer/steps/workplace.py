@@ -47,13 +47,11 @@ class Workplace:
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Returns a small file of the run, made and stored where it is not there yet.
 
-        A restarted run neither repeats nor changes what an earlier attempt has measured.
+        A restarted run neither repeats nor changes what an earlier attempt has measured, nor does one that is still at
+        work on a lost node.
         """
         stored = self.run.get(name)
-        if stored is None:
-            stored = make()
-            self.run.put(name, stored)
-        return stored
+        return self.run.keep(name, make()) if stored is None else stored
 
 
 @contextmanager
