@@ -9,7 +9,7 @@ from skill_operator.actions import (
     DeleteJob,
     RemoveFinalizer,
 )
-from skill_operator.api import API_VERSION, FINALIZER
+from skill_operator.api import API_VERSION, FINALIZER, to_rfc3339
 from skill_operator.conditions import is_settled
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
@@ -66,6 +66,18 @@ def test_finalizer_is_let_go_when_the_rollback_takes_too_long():
     assert sim.body["metadata"]["finalizers"] == []
 
 
+def test_finalizer_is_let_go_even_when_the_promote_step_cannot_be_stopped():
+    sim = served()
+    sim.until_promoting()
+    sim.delete()
+    sim.job("promote")["metadata"]["deletionTimestamp"] = to_rfc3339(sim.now)  # its node is gone, its pod never ends
+    sim.settle()
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (CANDIDATE, [FINALIZER])
+    sim.now += 1801
+    sim.settle()
+    assert sim.body["metadata"]["finalizers"] == []
+
+
 def test_revert_takes_the_head_back_first_and_then_the_pods():
     sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
     sim.until_done()
@@ -110,6 +122,79 @@ def test_revert_is_refused_when_a_later_update_stands_on_this_one():
     assert "000043" in why(sim)[1]
     assert truth(sim)["Succeeded"] == "True"
     assert is_settled(sim.body)
+
+
+def refuse_revert(sim: Sim) -> None:
+    answer = raw.outcome(Step.PROMOTE, Result.FAILED, "HeadMoved", "the head is 000043")
+    sim.fail("revert", raw.said(answer, 42), "PodFailurePolicy")
+
+
+def test_refused_revert_can_be_asked_for_again():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    refuse_revert(sim)
+    sim.settle()
+    assert "set spec.revert to false" in why(sim)[1]
+    sim.body["spec"]["revert"] = False
+    sim.settle()
+    assert (truth(sim)["Ready"], "Reverted" in truth(sim), why(sim)[0]) == ("True", False, "Promoted")
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    assert sim.status.phase == "Reverting"
+    sim.finish("revert")
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert sim.status.phase == "Reverted"
+
+
+def test_revert_whose_answer_is_always_lost_is_refused_in_the_end():
+    sim = served()
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    for _ in range(5):
+        sim.finish("revert", keep_pod=False)
+        sim.settle()
+    assert why(sim, "Stalled")[0] == "RevertRefused"
+
+
+def test_revert_whose_pods_do_not_come_back_is_loud_and_goes_on():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    sim.finish("revert")
+    sim.settle()
+    sim.roll(message=raw.fetch_failed("NotFound", "000041 is gone"), fetch_code=1, ready=False)
+    sim.now += 1801
+    sim.settle()
+    assert why(sim, "Stalled")[0] == "RollbackFailed"
+    assert "000041 is gone" in why(sim)[1]
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert (sim.status.phase, truth(sim)["Ready"]) == ("Reverted", "True")
+
+
+def test_revert_of_a_target_without_pods_is_done_when_the_next_ones_will_be_right():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    sim.finish("revert")
+    sim.settle()
+    scale_to_zero(sim)
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("Reverted", PREVIOUS)
+    assert "0 replicas" in why(sim)[1]
+
+
+def scale_to_zero(sim: Sim) -> None:
+    assert sim.deployment is not None
+    sim.deployment["spec"]["replicas"] = 0
+    sim.roll()
 
 
 def test_status_that_is_erased_in_the_rollout_is_learnt_again_with_the_parent_to_go_back_to():

@@ -142,7 +142,8 @@ class SkillUpdate:
     created: str
     """RFC 3339, as Kubernetes writes it; sorts by time."""
     labels: Mapping[str, str]
-    deleting: bool
+    deleted: float | None
+    """When somebody deleted it, Unix seconds; it stays as long as a finalizer holds it."""
     finalizers: tuple[str, ...]
     spec: SkillUpdateSpec | None
     problem: str
@@ -152,6 +153,10 @@ class SkillUpdate:
     @property
     def identity(self) -> UpdateIdentity:
         return UpdateIdentity(namespace=self.namespace, name=self.name, uid=self.uid)
+
+    @property
+    def deleting(self) -> bool:
+        return self.deleted is not None
 
     @property
     def holds_finalizer(self) -> bool:
@@ -170,7 +175,7 @@ def parse(body: Mapping[str, Any]) -> SkillUpdate:
         resource_version=metadata.get("resourceVersion", ""),
         created=metadata.get("creationTimestamp", ""),
         labels=metadata.get("labels") or {},
-        deleting=bool(metadata.get("deletionTimestamp")),
+        deleted=to_unix(metadata.get("deletionTimestamp")),
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=spec,
         problem=problem,

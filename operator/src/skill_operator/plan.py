@@ -21,7 +21,7 @@ from skill_operator.steps.approve import approve
 from skill_operator.steps.beginning import gone, is_active, multi_node, noticed, queue, refused, settled, suspend
 from skill_operator.steps.check import check, learn_check
 from skill_operator.steps.prove import ask, learn_promotion, promote, promoted, soak
-from skill_operator.steps.revert import is_due, revert
+from skill_operator.steps.revert import forget, is_due, revert
 from skill_operator.steps.roll import learn_rollout, prepare, roll
 from skill_operator.steps.rollback import roll_back, withdrawn
 from skill_operator.steps.train import learn_training, train
@@ -35,6 +35,7 @@ LEARNING: tuple[Callable[[Facts], Status], ...] = (learn_check, learn_training, 
 
 LIFE: tuple[Stage, ...] = (
     gone,  # deleted: let go, or first take a rollout back
+    forget,  # final, and a refused way back is not wanted any more
     settled,  # final: stays as it ended
     revert,  # final, and a person wants the version before
     noticed,  # new: gets a status before anything is done

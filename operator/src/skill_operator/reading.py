@@ -146,6 +146,9 @@ def _rollout_state(deployment: Raw) -> tuple[bool, str]:
     wanted = deployment["spec"].get("replicas", 1)
     total, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
     available = status.get("availableReplicas", 0)
+    if not wanted:
+        settled = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1) and not total
+        return settled, "it has 0 replicas, so that no pod can show what it serves: scale it up"
     if deployment["spec"].get("paused"):
         return False, "it is paused"
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 1):

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
-from skill_operator.actions import Action, ApplyWeights, CreateJob
+from skill_operator.actions import Action, ApplyWeights, CreateJob, DeleteJob
 from skill_operator.api import ConditionType, Phase, Reason
+from skill_operator.conditions import without
 from skill_operator.manifests.job import REVERT, promote_job
-from skill_operator.manifests.serving import digest_in
 from skill_operator.observed import StepJob
 from skill_operator.status import Rollout
-from skill_operator.steps.answers import MAX_RUNS, answer, why_waiting
-from skill_operator.steps.target import is_all, verified, who_rolls
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, why_waiting
+from skill_operator.steps.target import come_back, who_rolls
 from skill_operator.steps.verdict import (
     LOOK_AGAIN_SECONDS,
     ROLLOUT_SECONDS,
@@ -46,6 +46,23 @@ def revert(facts: Facts) -> Verdict | None:
     return _wait(facts) or _move_head(facts) or _bring_back(facts, known.rollout)
 
 
+def forget(facts: Facts) -> Verdict | None:
+    """A refused way back that is not wanted any more is forgotten, so that it can be asked for again."""
+    known = facts.known
+    if facts.spec.revert or not known.is_false(ConditionType.REVERTED) or known.published is None:
+        return None
+    jobs = [job for job in facts.seen.jobs if job.step == REVERT and not job.deleting]
+    return Verdict(
+        phase=Phase.SUCCEEDED,
+        state=State.SUCCEEDED,
+        reason=Reason.PROMOTED,
+        message=f"{known.published.version} stays: the way back is not wanted any more",
+        known=without(known, [ConditionType.REVERTED]),
+        actions=tuple(DeleteJob(job.name, job.uid) for job in jobs),
+        requeue_after=0,
+    )
+
+
 def _wait(facts: Facts) -> Verdict | None:
     """Two on one target would take each other for strangers; of two that go back, the head decides."""
     other = who_rolls(facts)
@@ -69,15 +86,25 @@ def _refuse(facts: Facts, message: str) -> Verdict:
 def _move_head(facts: Facts) -> Verdict | None:
     job = facts.seen.job(REVERT)
     said = answer(job) if job else None
-    if job is None or (said and (said.lost or (said.failure and said.failure.retriable and job.run < MAX_RUNS))):
+    if job and job.deleting:
+        return _going_back("the promote step that was refused before is removed first")
+    if job is None or (said and job.run < MAX_RUNS and _is_unanswered(said)):
         return _ask(facts, job)
     if said is None:
         waiting = why_waiting(job)
         return _going_back(f"the promote step cannot start: {waiting}" if waiting else "the head is moved back")
     if said.outcome and said.outcome.outcome == Result.SUCCEEDED:
         return None
-    why = said.outcome.message if said.outcome else said.failure.message if said.failure else ""
-    return _refuse(facts, f"the head was not moved back, and serving is unchanged: {why}")
+    why = said.outcome.message if said.outcome else (said.failure or lost_too_often(job)).message
+    return _refuse(
+        facts,
+        f"the head was not moved back, and serving is unchanged: {why}; "
+        "to try again, set spec.revert to false and then to true",
+    )
+
+
+def _is_unanswered(said: Said) -> bool:
+    return said.lost or (said.failure is not None and said.failure.retriable)
 
 
 def _ask(facts: Facts, job: StepJob | None) -> Verdict:
@@ -124,11 +151,23 @@ def _bring_back(facts: Facts, rollout: Rollout) -> Verdict:
         return _going_back(f"Deployment {target.name} is told the version before", apply)
     if target.weights != rollout.previous:
         return _done(facts, f"the head is back; the Deployment serves {target.weights!r}, by somebody else's hand")
-    digest = rollout.previous_digest or digest_in(rollout.previous)
-    back = verified(target, rollout.previous, digest)
-    if not is_all(target, back):
-        return _going_back(f"{len(back)}/{target.replicas} pods are back; {target.state}")
-    return _done(facts, f"head and all {len(back)} pods are back at {digest or 'the version before'}")
+    is_back, words = come_back(target, rollout)
+    return _done(facts, f"the head is back; {words}") if is_back else _arriving(facts, words)
+
+
+def _arriving(facts: Facts, words: str) -> Verdict:
+    """Pods that do not come back in time are told aloud; the way back goes on."""
+    job, serving = facts.seen.job(REVERT), facts.spec.serving
+    since = job.finished if job else None
+    if serving is None or since is None or facts.now <= since + serving.progress_deadline_seconds:
+        return _going_back(words)
+    return Verdict(
+        phase=Phase.REVERTING,
+        state=State.STALLED,
+        reason=Reason.ROLLBACK_FAILED,
+        message=f"the head is back, and after {serving.progress_deadline_seconds} s the Deployment is not: {words}",
+        requeue_after=ROLLOUT_SECONDS,
+    )
 
 
 def _done(facts: Facts, message: str) -> Verdict:

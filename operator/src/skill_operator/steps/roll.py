@@ -12,7 +12,7 @@ from skill_operator.manifests.serving import digest_in, version_uri, weights_of,
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
 from skill_operator.steps.rollback import begin_rollback
-from skill_operator.steps.target import fault, is_all, served_digest, standing, verified, who_rolls
+from skill_operator.steps.target import fault, how_far, is_all, served_digest, standing, verified, who_rolls
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail
 
 
@@ -176,12 +176,12 @@ def roll(facts: Facts) -> Verdict | None:
 def _arriving(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     deadline = to_unix(rollout.deadline)
     if deadline is not None and facts.now > deadline:
-        message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {_state(target)}"
+        message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {how_far(target)}"
         return begin_rollback(facts, Reason.PROGRESS_DEADLINE, message)
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
-        message=f"{rollout.pods_verified} pods verified; {_state(target)}",
+        message=f"{rollout.pods_verified} pods verified; {how_far(target)}",
         marks=_surge(target),
         requeue_after=ROLLOUT_SECONDS,
     )
@@ -221,12 +221,6 @@ def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
 
 def _held(facts: Facts) -> tuple[AddFinalizer, ...]:
     return () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
-
-
-def _state(target: Target) -> str:
-    fetching = [p.fetch for p in standing(target) if p.fetch and p.fetch.outcome != "Fetched"]
-    trouble = f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}" if fetching else ""
-    return f"{target.state}{trouble}"
 
 
 def _surge(target: Target) -> dict[str, str]:

@@ -11,11 +11,10 @@ from skill_contract.outcome import Result
 from skill_contract.step import Step
 from skill_operator.actions import Action, ApplyWeights, DeleteJob, News, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
-from skill_operator.manifests.serving import digest_in
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, Rollout
 from skill_operator.steps.answers import answer
-from skill_operator.steps.target import is_all, verified
+from skill_operator.steps.target import come_back
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
 
 NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED})
@@ -47,7 +46,14 @@ def withdrawn(facts: Facts) -> Verdict | None:
     rollout = facts.known.rollout
     if not facts.update.deleting or rollout is None or facts.known.is_final:
         return None
+    if _is_late(facts):
+        return _let_go(facts, "deleted, and the rollback did not finish in time: look at the Deployment")
     return _promoting(facts) or _withdraw(facts, rollout)
+
+
+def _is_late(facts: Facts) -> bool:
+    deleted, serving = facts.update.deleted, facts.spec.serving
+    return deleted is not None and serving is not None and facts.now > deleted + serving.progress_deadline_seconds
 
 
 def _promoting(facts: Facts) -> Verdict | None:
@@ -67,9 +73,8 @@ def _withdraw(facts: Facts, rollout: Rollout) -> Verdict | None:
         return _let_go(facts, "deleted with rollback: Manual: what is served stays as it is")
     if rollout.rollback is None:
         return begin_rollback(facts, Reason.DELETING, "the SkillUpdate was deleted during its rollout")
-    deadline = to_unix(rollout.rollback.deadline)
-    if facts.seen.target is None or (deadline is not None and facts.now > deadline):
-        return _let_go(facts, "deleted, and the rollback did not finish in time: look at the Deployment")
+    if facts.seen.target is None:
+        return _let_go(facts, "deleted, and so is the Deployment")
     return None
 
 
@@ -114,11 +119,8 @@ def _towards(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target)
     if target.weights != rollout.previous:
         who = f" by {target.weights_manager}" if target.weights_manager else ""
         return _end(facts, rollout, f"the annotation was changed{who} to {target.weights!r} meanwhile, and is left so")
-    digest = rollout.previous_digest or digest_in(rollout.previous)
-    back = verified(target, rollout.previous, digest)
-    if is_all(target, back):
-        return _end(facts, rollout, f"all {len(back)} pods serve {digest or 'the version before'} again")
-    return _on_the_way(facts, rollback, f"{len(back)}/{target.replicas} pods are back; {target.state}")
+    is_back, words = come_back(target, rollout)
+    return _end(facts, rollout, words) if is_back else _on_the_way(facts, rollback, words)
 
 
 def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:

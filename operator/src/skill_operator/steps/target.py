@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skill_operator.api import Reason
+from skill_operator.manifests.serving import digest_in
 from skill_operator.observed import Neighbour, ServingPod, Target
+from skill_operator.status import Rollout
 from skill_operator.steps.verdict import Facts
 
 FATAL_FETCHES = frozenset({"DigestMismatch", "NotFound", "NoSpace", "AccessDenied"})
@@ -59,6 +61,32 @@ def _fetched(pod: ServingPod) -> str:
 def is_all(target: Target, pods: tuple[ServingPod, ...]) -> bool:
     """Returns whether these are all pods that the target wants, and nothing else is left."""
     return target.is_settled and len(pods) == target.replicas == len(standing(target)) and target.replicas > 0
+
+
+def come_back(target: Target, rollout: Rollout) -> tuple[bool, str]:
+    """Returns whether a target that was told the version before a rollout serves it, and how far it is in words."""
+    digest = _digest_before(target, rollout)
+    back = verified(target, rollout.previous, digest)
+    if is_all(target, back):
+        return True, f"all {len(back)} pods serve {digest or 'the version before'} again"
+    if target.is_settled and target.replicas == 0 and not target.pods:
+        return True, "with 0 replicas nothing is served, and pods to come fetch the version before"
+    return False, f"{len(back)}/{target.replicas} pods are back; {how_far(target)}"
+
+
+def _digest_before(target: Target, rollout: Rollout) -> str:
+    """Without an annotation pods take their repository's head, which may have moved to another update's version."""
+    own = served_digest(target)
+    if not rollout.previous and own and own != digest_in(rollout.candidate):
+        return own
+    return rollout.previous_digest or digest_in(rollout.previous)
+
+
+def how_far(target: Target) -> str:
+    """Returns how far a target is, with what a pod says that could not fetch."""
+    fetching = [pod.fetch for pod in standing(target) if pod.fetch and pod.fetch.outcome != "Fetched"]
+    trouble = f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}" if fetching else ""
+    return f"{target.state}{trouble}"
 
 
 def served_digest(target: Target) -> str:
