@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from skill_contract.outcome import Result
 from skill_contract.step import Step
 from skill_operator.actions import (
@@ -220,6 +222,16 @@ def test_final_update_is_never_taken_up_again():
     sim.body["metadata"]["generation"] = 2
     sim.settle()
     assert (len(sim.done), sim.status.phase, sim.status.observed_generation) == (done, "Succeeded", 2)
+
+
+@pytest.mark.parametrize("phase", ["", "Dancing"])
+def test_deleted_update_whose_phase_was_overwritten_is_let_go(phase: str):
+    sim = served()
+    sim.until_done()
+    sim.body["metadata"]["finalizers"] = [FINALIZER]
+    sim.body["status"]["phase"] = phase
+    sim.settle()
+    assert (sim.body["metadata"]["finalizers"], sim.status.phase) == ([], "Succeeded")
 
 
 def test_finalizer_is_held_during_the_rollout_only():

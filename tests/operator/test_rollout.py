@@ -153,6 +153,19 @@ def test_annotation_of_another_manager_is_never_taken():
     assert truth(sim)["GitOpsConflict"] == "True"
 
 
+def test_annotation_that_is_not_allowed_stalls_until_it_is():
+    sim = served()
+    refusal = Refusal(ApplyWeights("support-llm", CANDIDATE), Reason.CREATE_REFUSED, "admission webhook denied it")
+    sim.refuse[ApplyWeights] = refusal
+    sim.until_published()
+    assert why(sim, "Stalled") == ("CreateRefused", "admission webhook denied it")
+    assert (sim.status.phase, truth(sim)["Succeeded"]) == ("RollingOut", "Unknown")
+    assert sim.settle().requeue_after == 60
+    sim.refuse.clear()
+    sim.settle()
+    assert sim.annotation == CANDIDATE
+
+
 @pytest.mark.parametrize(
     ("annotation", "phase", "reason"),
     [("", "RolledBack", "ManualRollback"), ("s3://models/x@sha256:0", "Failed", "Superseded")],

@@ -14,7 +14,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.status import Status, read
 
-_OWN_REASONS = {reason.value for reason in Reason} | {"DigestMismatch", "NotFound", "NoSpace", "AccessDenied"}
+_OF_STEPS = {
+    "DigestMismatch", "NotFound", "NoSpace", "AccessDenied", "EngineUnreachable", "EngineRefused", "StoreUnavailable",
+}  # fmt: skip
+_REASONS = {reason.value for reason in Reason} | _OF_STEPS
 _STAGES = {
     ConditionType.CHECKED: None,
     ConditionType.TRAINED: ConditionType.CHECKED,
@@ -108,7 +111,7 @@ class Metrics:
             self.verdicts.labels("Passed" if evaluated.status == "True" else "Rejected").inc()
         rollback = after.rollout.rollback if after.rollout else None
         if rollback and not (before.rollout and before.rollout.rollback):
-            self.rollbacks.labels(rollback.reason if rollback.reason in _OWN_REASONS else "Other").inc()
+            self.rollbacks.labels(rollback.reason if rollback.reason in _REASONS else "Other").inc()
         if after.rollout and after.is_final and not before.is_final:
             self.rollouts.labels("Promoted" if after.is_true(ConditionType.SUCCEEDED) else "NotPromoted").inc()
 

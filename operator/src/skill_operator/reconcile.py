@@ -57,6 +57,8 @@ _QUIET = ("training", "progress", "gpuSeconds")
 
 _LEAST_PAUSE = 0.5
 """Seconds between two looks of which the first changed nothing: no plan can make a busy loop."""
+_NOTE_BYTES = 1024
+"""events.k8s.io/v1 Event.note, "at most 1kB"."""
 
 
 class Gone(Exception):  # noqa: N818 - not an error
@@ -224,8 +226,9 @@ class Reconciler:
             await self.world.kube.create(JOBS, action.manifest)
         except kube.Conflict:
             there = await self.world.kube.find(JOBS, update.namespace, action.name)
-            labels = (there or {}).get("metadata", {}).get("labels") or {}
-            if there and labels.get(UPDATE_UID_LABEL) != update.uid:
+            if there is None:
+                raise  # it went meanwhile, or the conflict was about something else, such as a quota
+            if (there["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL) != update.uid:
                 message = f"Job {action.name} exists and does not belong to this SkillUpdate: delete or rename it"
                 raise _Occupied(Reason.NAME_CONFLICT, message) from None
 
@@ -234,6 +237,8 @@ class Reconciler:
         try:
             await self.world.kube.apply(DEPLOYMENTS, namespace, manifest)
         except kube.Conflict as conflict:
+            if not conflict.causes:
+                raise  # nobody's field: the Deployment was written at the same moment
             message = (
                 f"annotation sdft.dev/weights of Deployment {action.deployment} belongs to "
                 f"{kube.conflicting_managers(conflict)}: remove it from there (Git, most often), so that this operator "
@@ -295,7 +300,7 @@ class Reconciler:
             "reportingInstance": FIELD_MANAGER,
             "action": news.reason,
             "reason": news.reason,
-            "note": news.message[:1024],
+            "note": news.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
             "type": "Warning" if news.warning else "Normal",
             "regarding": {
                 "apiVersion": API_VERSION,

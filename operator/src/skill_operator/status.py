@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError, field_validator
 
 from skill_contract.evaluation import Evaluation
 from skill_contract.manifest import VersionRef
 from skill_contract.model import Document
+from skill_operator.api import Phase
 
 
 class Part(Document):
@@ -102,6 +103,11 @@ class Status(Part):
     start_time: str | None = None
     completion_time: str | None = None
     gpu_seconds: int | None = None
+
+    @field_validator("phase")
+    @classmethod
+    def _is_a_phase(cls, phase: str) -> str:
+        return Phase(phase).value if phase else ""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)

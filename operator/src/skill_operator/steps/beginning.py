@@ -38,7 +38,7 @@ def settled(facts: Facts) -> Verdict | None:
         return None
     ready = known.condition(ConditionType.READY)
     return Verdict(
-        phase=Phase(known.phase),
+        phase=Phase(known.phase or (Phase.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else Phase.FAILED)),
         state=State.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else State.FAILED,
         reason=ready.reason if ready else Reason.PROMOTED,
         message=ready.message if ready else "",

@@ -204,11 +204,11 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
 
 def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
+    if refusal and refusal.reason != Reason.GITOPS_CONFLICT:
+        return _person_needed(Reason(refusal.reason), refusal.message)
     if refusal:
         failure = Failure(reason=refusal.reason, message=refusal.message)
-        is_conflict = refusal.reason == Reason.GITOPS_CONFLICT
-        marks: dict[str, str] = {ConditionType.GITOPS_CONFLICT: refusal.message} if is_conflict else {}
-        return fail(facts, failure, marks=marks)
+        return fail(facts, failure, marks={ConditionType.GITOPS_CONFLICT: refusal.message})
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
