@@ -62,6 +62,17 @@ def test_old_pods_do_not_count_as_served():
     assert sim.status.rollout.verified_at is None
 
 
+def test_evicted_pods_that_are_left_behind_count_for_nothing():
+    sim = served()
+    sim.serving.append(raw.serving_pod(8, "", {"phase": "Failed", "reason": "Evicted"}))
+    sim.until_published()
+    assert sim.annotation == CANDIDATE
+    sim.roll()
+    sim.serving.append(raw.serving_pod(9, CANDIDATE, {"phase": "Failed", "reason": "Evicted"}))
+    sim.settle()
+    assert sim.status.phase == "Soaking"
+
+
 def test_ready_pod_with_another_digest_does_not_count():
     sim = served()
     sim.until_published()

@@ -124,8 +124,13 @@ def target(deployment: Raw | None, pods: Iterable[Raw], container: str) -> Targe
         replicas=deployment["spec"].get("replicas", 1),
         is_settled=is_settled,
         state=state,
-        pods=tuple(_serving_pod(pod, fetch, container) for pod in pods),
+        # An evicted pod stays as an object, Failed, beside the one that took its place.
+        pods=tuple(_serving_pod(pod, fetch, container) for pod in pods if not _is_over(pod)),
     )
+
+
+def _is_over(pod: Raw) -> bool:
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
 
 
 def _fetch_container(template: Raw) -> str:
