@@ -113,16 +113,38 @@ def test_storage_reaches_every_step_as_the_sdk_expects_it():
     for job in jobs(storage=storage).values():
         assert container_of(job)["envFrom"] == [{"secretRef": {"name": "s3-creds"}}]
         assert environment(job)["AWS_ENDPOINT_URL_S3"] == "http://s3:8333"
-        assert environment(job)["AWS_DEFAULT_REGION"] == "us-east-1"
         assert pod_of(job)["serviceAccountName"] == "trainer"
         assert pod_of(job)["automountServiceAccountToken"] is False
 
 
-def test_region_of_the_user_wins_and_none_is_made_up_for_a_cloud():
-    env = [{"name": "AWS_DEFAULT_REGION", "value": "eu-central-1"}]
-    named = jobs(storage={"endpoint": "http://s3"}, training={"template": {"env": env}})
-    assert [environment(job)["AWS_DEFAULT_REGION"] for job in named.values()] == ["eu-central-1"] * 3
-    assert all("AWS_DEFAULT_REGION" not in environment(job) for job in jobs().values())
+def test_nothing_that_the_secret_may_say_is_said_for_it():
+    """A variable of `env` wins over the same one of `envFrom` (core/v1 Container.envFrom)."""
+    for job in jobs(storage={"secretRef": {"name": "s3-creds"}, "endpoint": "http://s3"}).values():
+        assert set(environment(job)) == {"SKILL_CONFIG", "AWS_ENDPOINT_URL_S3"}
+
+
+def test_variables_and_the_files_that_they_name_reach_every_step():
+    template = {
+        "env": [{"name": "AWS_CA_BUNDLE", "value": "/ca/ca.crt"}],
+        "volumes": [
+            {"name": "ca", "configMap": {"name": "ca"}},
+            {"name": "models", "persistentVolumeClaim": {"claimName": "models"}},
+            {"name": "scratch", "persistentVolumeClaim": {"claimName": "fast"}},
+            {"name": "nvme", "hostPath": {"path": "/mnt"}},
+        ],
+        "volumeMounts": [
+            {"name": "ca", "mountPath": "/ca"}, {"name": "models", "mountPath": "/models"},
+            {"name": "nvme", "mountPath": "/nvme"},
+        ],
+    }  # fmt: skip
+    made_jobs = jobs(training={"template": template})
+    for step in ("check", "promote"):
+        pod, container = pod_of(made_jobs[step]), container_of(made_jobs[step])
+        assert environment(made_jobs[step])["AWS_CA_BUNDLE"] == "/ca/ca.crt"
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/scratch", "/ca", "/models"}
+        volumes = {volume.pop("name"): volume for volume in pod["volumes"]}
+        assert volumes["models"] == {"persistentVolumeClaim": {"claimName": "models"}}
+        assert (volumes["scratch"], set(volumes)) == ({"emptyDir": {}}, {"tmp", "scratch", "ca", "models"})
 
 
 TEMPLATE = {
@@ -149,7 +171,7 @@ def test_template_shapes_the_training_pod_and_leaves_the_operator_s_labels_alone
     assert volumes == {"tmp": {}, "scratch": {"sizeLimit": "1Ti"}, "cache": {}}
 
 
-def test_only_pull_settings_of_the_template_reach_the_other_steps():
+def test_nothing_that_places_the_training_pod_reaches_the_other_steps():
     made_jobs = jobs(training={"template": TEMPLATE})
     for step in ("check", "promote"):
         assert pod_of(made_jobs[step])["imagePullSecrets"] == [{"name": "registry"}]

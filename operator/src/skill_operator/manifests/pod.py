@@ -17,6 +17,8 @@ from skill_operator.api import STEP_CONTAINER
 USER = 65532
 _PLACELESS_KEYS = ("image", "imagePullPolicy", "imagePullSecrets", "env")
 """What a pod template needs wherever the pod runs; the rest of it says where the training pod is placed."""
+_PLACELESS_VOLUMES = frozenset({"configMap", "secret", "projected", "persistentVolumeClaim", "nfs"})
+"""What `env` may name files of (AWS_CA_BUNDLE) and `file:///` repositories lie on; the others belong to a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,15 @@ def step_pod(
 
 def placeless(template: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of a template that holds for every step; without GPU nodes, priorities and scratch volumes."""
-    return {key: template[key] for key in _PLACELESS_KEYS if key in template}
+    volumes = [volume for volume in template.get("volumes", ()) if _is_placeless(volume)]
+    names = {volume["name"] for volume in volumes}
+    mounts = [mount for mount in template.get("volumeMounts", ()) if mount["name"] in names]
+    kept = {key: template[key] for key in _PLACELESS_KEYS if key in template}
+    return kept | {"volumes": volumes, "volumeMounts": mounts}
+
+
+def _is_placeless(volume: Mapping[str, Any]) -> bool:
+    return volume["name"] != "scratch" and not _PLACELESS_VOLUMES.isdisjoint(volume)
 
 
 def _pod_around(container: dict[str, Any], storage: Storage, template: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,12 +124,9 @@ def _source(volume: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment(config: str, storage: Storage, template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    given = list(template.get("env", ()))
+    # Nothing else: what stands here wins over the Secret's own words, such as its region (core/v1 Container.envFrom).
     # Kubernetes expands $(NAME) in values; a doubled dollar stays one (core/v1 EnvVar.value).
     variables = [{"name": CONFIG_VARIABLE, "value": config.replace("$", "$$")}]
     if storage.endpoint:
         variables.append({"name": "AWS_ENDPOINT_URL_S3", "value": storage.endpoint})
-        # boto3 refuses to sign without a region, and stores with an endpoint of their own seldom have one.
-        if not any(variable["name"] == "AWS_DEFAULT_REGION" for variable in given):
-            variables.append({"name": "AWS_DEFAULT_REGION", "value": "us-east-1"})
-    return variables + given
+    return [*variables, *template.get("env", ())]
