@@ -74,6 +74,20 @@ def test_a_killed_run_goes_on_to_the_same_weights(trainer, config, run_train, tm
     assert first == second
 
 
+def test_sigterm_is_heard_while_the_libraries_are_still_loading(trainer, config):
+    """As process 1 of a container, python would ignore it until it listens, and then train on until it is killed."""
+    process = trainer.start(
+        "train", "--progress-port", "0", SKILL_CONFIG=config().dump_json(), PYTHONPROFILEIMPORTTIME="1"
+    )
+    for line in process.stderr:
+        if line.rstrip().endswith("torch._C"):
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=300)
+    assert process.returncode == ExitCode.PREEMPTED
+    assert Outcome.parse_json(trainer.message.read_bytes()).outcome == Result.PREEMPTED
+
+
 def test_by_hand_a_model_and_two_files_are_enough(trainer, config, tiny_llama_dir, tmp_path):
     data = config().data
     code, outcome = trainer.run(
@@ -135,3 +149,11 @@ def test_every_fault_has_its_ending(error, code, result, reason, capsys):
     assert (got, outcome.outcome, outcome.reason) == (code, result, reason)
     assert str(error) in outcome.message
     assert ("Traceback" in capsys.readouterr().err) is (reason == "UnknownFault")
+
+
+def test_a_message_that_no_encoding_knows_is_written_all_the_same():
+    def run():
+        raise OSError("no such file: caf\udce9.jsonl")
+
+    outcome, _ = answer(Step.CHECK, run)
+    assert b"caf\\\\udce9.jsonl" in outcome.encode()

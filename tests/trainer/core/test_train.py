@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from skill_contract.evaluation import Comparison, Evaluation, Verdict
 from skill_contract.manifest import GoldenSet
 from skill_contract.outcome import Result
 from skill_contract.progress import Stage
 from skill_store.repository import Repository
-from skill_trainer.errors import ConfigInvalid, Preempted
+from skill_trainer.errors import ConfigInvalid, OutOfMemory, Preempted
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import student_messages
@@ -215,6 +216,17 @@ def test_a_checkpoint_with_a_lost_part_is_passed_over(config, run_train, tmp_pat
     listener = Listener()
     assert run_train(settings, listener) == whole
     assert listener.all("step") == [3, 4]
+
+
+@pytest.mark.parametrize("stage", [Stage.GATING, Stage.TRAINING, Stage.EVALUATING])
+def test_a_full_gpu_is_said_plainly_wherever_it_fills(config, run_train, stage):
+    class FillsUp(Listener):
+        def update(self, **news):
+            if news.get("stage") is stage:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemory, match=r"the GPU is full at .* GiB: ask for a larger one"):
+        run_train(config(), FillsUp())
 
 
 def test_the_next_skill_is_tested_on_the_suites_of_the_one_before(config, run_train, tmp_path):

@@ -19,6 +19,7 @@ from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import CONFIG_VARIABLE, PROGRESS_PORT, Step, TrainConfig
 from skill_trainer.by_hand import add_arguments, config_from
+from skill_trainer.steps.stopping import Stop
 
 UNKNOWN_FAULT = 1
 """Exit code of a fault that may pass."""
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    step = Step(options.step)
-    outcome, code = answer(step, lambda: _run(step, options))
+    step, stop = Step(options.step), Stop()
+    stop.listen(at_once=step is Step.CHECK)
+    outcome, code = answer(step, lambda: _run(step, options, stop))
     from skill_store.termination import write_termination_message  # noqa: PLC0415
 
     write_termination_message(outcome.encode())
@@ -53,6 +55,7 @@ def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
     from skill_trainer.errors import Preempted, TrainerError  # noqa: PLC0415
 
     def failed(reason: str, message: str) -> Outcome:
+        message = message.encode(errors="backslashreplace").decode()  # names of files may be in no encoding
         return Outcome(step=step, outcome=Result.FAILED, reason=reason, message=message)
 
     try:
@@ -87,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(step: Step, options: argparse.Namespace) -> Outcome:
+def _run(step: Step, options: argparse.Namespace, stop: Stop) -> Outcome:
     by_hand = options.model is not None
     config = config_from(options) if by_hand else _config(options.config)
     from skill_trainer.model import silence  # noqa: PLC0415
@@ -100,7 +103,7 @@ def _run(step: Step, options: argparse.Namespace) -> Outcome:
         checked = check(config)
         if checked.reason != "Checked":
             return checked
-    return _train(config, None if by_hand else options.progress_port)
+    return _train(config, stop, None if by_hand else options.progress_port)
 
 
 def _config(path: Path | None) -> TrainConfig:
@@ -114,17 +117,15 @@ def _config(path: Path | None) -> TrainConfig:
     return TrainConfig.parse_json(text)
 
 
-def _train(config: TrainConfig, progress_port: int | None) -> Outcome:
+def _train(config: TrainConfig, stop: Stop, progress_port: int | None) -> Outcome:
     from skill_store.repository import Repository  # noqa: PLC0415
     from skill_trainer.device import compute_device, prepare  # noqa: PLC0415
     from skill_trainer.progress import ProgressServer  # noqa: PLC0415
     from skill_trainer.progress_bar import ProgressBar  # noqa: PLC0415
-    from skill_trainer.steps.stopping import Stop  # noqa: PLC0415
     from skill_trainer.steps.train import train_step  # noqa: PLC0415
     from skill_trainer.steps.workplace import Voice, Workplace, scratch_folder  # noqa: PLC0415
 
-    stop, device = Stop(), compute_device()
-    stop.listen()
+    device = compute_device()
     prepare(device)
     with ExitStack() as stack:
         voices: list[Voice] = [stack.enter_context(ProgressBar())]

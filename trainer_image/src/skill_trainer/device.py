@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -64,3 +65,10 @@ def cpu_limit(cgroup: Path) -> float | None:
     if legacy.exists() and (quota_us := int(legacy.read_text())) > 0:
         return quota_us / int((legacy.parent / "cpu.cfs_period_us").read_text())
     return None
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Returns the most memory that was in use so far: of the device, or of this process where that is a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import torch
-
 from skill_contract.progress import Stage
 from skill_store.errors import DigestMismatch, NotFound
 from skill_trainer.checkpoint import load_state, save_state
-from skill_trainer.errors import OutOfMemory
+from skill_trainer.device import memory_bytes
 from skill_trainer.loop import StepReport, make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
@@ -31,7 +28,6 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
 
     Raises:
         Diverged, Preempted: as the loop does.
-        OutOfMemory: where a GPU is too small.
     """
     method = work.config.method
     total = total_steps(method, len(examples))
@@ -58,17 +54,10 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
         _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 
-    try:
-        train(
-            model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
-            alive=work.tell, save_every=work.config.training.checkpoint.every_steps,
-        )  # fmt: skip
-    except torch.OutOfMemoryError as error:  # a GPU's; on a CPU the kernel ends the process
-        peak = _memory_bytes(work.device) / 2**30
-        raise OutOfMemory(
-            f"the GPU is full at {peak:.1f} GiB: ask for a larger one, or lower method.rollout.maxNewTokens or "
-            "method.batchSize"
-        ) from error
+    train(
+        model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
+        alive=work.tell, save_every=work.config.training.checkpoint.every_steps,
+    )  # fmt: skip
     return history
 
 
@@ -97,12 +86,6 @@ def _news(work: Workplace, history: Sequence[StepReport], total: int) -> dict[st
         "entropy": report.entropy,
         "gradient_norm": report.gradient_norm,
         "tokens_per_second": report.tokens_answered / recent[-1],
-        "memory_bytes": _memory_bytes(work.device),
+        "memory_bytes": memory_bytes(work.device),
         "seconds": report.seconds,
     }
-
-
-def _memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

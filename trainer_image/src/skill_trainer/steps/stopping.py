@@ -1,7 +1,12 @@
-"""SIGTERM as a question that is asked between two pieces of work."""
+"""SIGTERM as a question that is asked between two pieces of work.
+
+As process 1 of a container, python ignores the signal until somebody listens, so this comes before all else, and must
+never import torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 
 from skill_trainer.errors import Preempted
@@ -13,9 +18,9 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
 
-    def listen(self) -> None:
-        """Takes over SIGTERM from now on."""
-        signal.signal(signal.SIGTERM, lambda *_: self.request())
+    def listen(self, *, at_once: bool = False) -> None:
+        """Takes over SIGTERM from now on; `at_once` ends the process then and there, which has nothing to save."""
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM) if at_once else self.request())
 
     def request(self) -> None:
         """Asks to stop; what runs at the moment is finished and saved first."""

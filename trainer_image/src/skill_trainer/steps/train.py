@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from skill_contract.evaluation import Comparison, Evaluation, Verdict
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Outcome, Result
 from skill_contract.progress import Stage
 from skill_contract.step import Step
+from skill_trainer.device import memory_bytes
+from skill_trainer.errors import OutOfMemory
 from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, new_skill_gate, overall, retention_gates
 from skill_trainer.model import LanguageModel
@@ -35,10 +39,18 @@ def train_step(work: Workplace) -> Outcome:
 
     Raises:
         TrainerError, DataError, StoreError: as `check` does; Diverged, Preempted.
+        OutOfMemory: where a GPU is too small.
     """
     if stored := work.run.get(RESULT):
         return Outcome.parse_json(stored)
-    outcome = _train(work)
+    try:
+        outcome = _train(work)
+    except torch.OutOfMemoryError as error:  # a GPU's; on a CPU the kernel ends the process
+        peak = memory_bytes(work.device) / 2**30
+        raise OutOfMemory(
+            f"the GPU is full at {peak:.1f} GiB: ask for a larger one, or lower method.rollout.maxNewTokens or "
+            "method.batchSize"
+        ) from error
     work.run.put(RESULT, outcome.dump_json().encode())  # last: it says that everything else is there
     return outcome
 
