@@ -56,6 +56,18 @@ def test_what_is_saved_is_loaded(run: Run, state: Path, tmp_path: Path):
         assert (tmp_path / "loaded" / name).read_bytes() == (state / name).read_bytes()
 
 
+def test_saving_and_loading_tell_how_far_they_are(run: Run, state: Path, tmp_path: Path):
+    """A checkpoint of hundreds of gigabytes takes longer than a trainer may be silent."""
+    size = sum((state / name).stat().st_size for name in files_below(state))
+    for move in (
+        lambda progress: run.save_checkpoint(50, state, 2, progress),
+        lambda progress: run.load_checkpoint(50, tmp_path / "loaded", progress),
+    ):
+        told: list[tuple[int, int]] = []
+        move(lambda done, total, told=told: told.append((done, total)))
+        assert told[-1] == (size, size)
+
+
 def test_the_newest_are_kept(run: Run, place: Folder | Bucket, state: Path):
     run.put("metrics.jsonl", b"{}")
     for step in (50, 100, 150):

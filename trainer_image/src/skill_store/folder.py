@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class FolderStore:
                 self._move(temporary, key)
         return _etag(data)
 
-    def upload(self, key: str, path: Path) -> None:
+    def upload(self, key: str, path: Path, moved: Callable[[int], None]) -> None:
         """Copies a file into the store."""
         with self._incoming() as temporary:
             shutil.copyfile(path, temporary)
@@ -61,6 +61,7 @@ class FolderStore:
                 os.fsync(copied.fileno())
             with self._locked():
                 self._move(temporary, key)
+        moved(path.stat().st_size)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the files below a folder, or all."""

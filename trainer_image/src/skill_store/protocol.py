@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,8 +51,11 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def upload(self, key: str, path: Path) -> None:
-        """Writes a file of any size; the object appears as a whole or not at all."""
+    def upload(self, key: str, path: Path, moved: Callable[[int], None]) -> None:
+        """Writes a file of any size; the object appears as a whole or not at all.
+
+        `moved` is called, by any thread, with the bytes of each piece that has gone.
+        """
         ...
 
     def list(self, prefix: str) -> Iterator[Entry]:

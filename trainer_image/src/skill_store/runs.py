@@ -14,6 +14,7 @@ from skill_contract.model import ContractError, Document
 from skill_store import layout, transfer
 from skill_store.errors import DigestMismatch, NotFound, PreconditionFailed
 from skill_store.protocol import ObjectStore
+from skill_store.transfer import Progress
 
 
 class CheckpointManifest(Document):
@@ -59,7 +60,7 @@ class Run:
         """Returns the newest complete checkpoint's step, or None."""
         return max(self.checkpoints(), default=None)
 
-    def save_checkpoint(self, step: int, folder: Path, keep: int) -> None:
+    def save_checkpoint(self, step: int, folder: Path, keep: int, progress: Progress | None = None) -> None:
         """Uploads a folder as the checkpoint of a step and removes all but the newest `keep` complete ones.
 
         Leftovers of broken uploads go too, and so does every later checkpoint: a run that saves step 50 has not come to
@@ -67,13 +68,13 @@ class Run:
         """
         self._remove([step])
         files = transfer.hash_files(folder, _paths(folder))
-        transfer.upload(self._store, layout.checkpoint_folder(self._uid, step), folder, files)
+        transfer.upload(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
         manifest = CheckpointManifest(step=step, files=files)
         self._store.put(self._manifest_key(step), manifest.dump_json().encode())
         kept = [other for other in self.checkpoints() if other <= step][-max(keep, 1) :]
         self._remove(other for other in self._by_step() if other not in kept)
 
-    def load_checkpoint(self, step: int, folder: Path) -> None:
+    def load_checkpoint(self, step: int, folder: Path, progress: Progress | None = None) -> None:
         """Downloads a checkpoint into a folder, verified.
 
         Raises:
@@ -87,7 +88,7 @@ class Run:
             raise DigestMismatch(f"{self._store.uri}/{self._manifest_key(step)} is damaged: {error}") from error
         for file in files:
             layout.checked_path(file.path)
-        transfer.download(self._store, layout.checkpoint_folder(self._uid, step), folder, files)
+        transfer.download(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
 
     def _manifest_key(self, step: int) -> str:
         return layout.checkpoint_folder(self._uid, step) + layout.MANIFEST

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ class S3Store:
                     raise PreconditionFailed(f"{self.uri}/{key} is gone", file=key) from error
                 raise
 
-    def upload(self, key: str, path: Path) -> None:
+    def upload(self, key: str, path: Path, moved: Callable[[int], None]) -> None:
         """Uploads a file in parts of 64 MiB; boto3 sends a checksum with each, and aborts the upload where it fails."""
         # "classic": the CRT client, which boto3 takes on some GPU machines, ignores a client's own endpoint.
         config = TransferConfig(
@@ -109,7 +109,7 @@ class S3Store:
             preferred_transfer_client="classic",
         )
         with self._translated(key):
-            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=config)
+            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=config, Callback=moved)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects below a prefix, page by page."""

@@ -74,13 +74,12 @@ def is_valid(folder: Path, file: File) -> bool:
 def upload(
     store: ObjectStore, prefix: str, folder: Path, files: Sequence[File], progress: Progress | None = None
 ) -> None:
-    """Uploads files of a folder to keys below a prefix."""
+    """Uploads files of a folder to keys below a prefix; what is sent again counts again."""
     meter = _Meter(files, progress)
 
     def send(file: File) -> None:
         meter.check()
-        retried(lambda: store.upload(prefix + file.path, folder / file.path))
-        meter.add(file.size)
+        retried(lambda: store.upload(prefix + file.path, folder / file.path, meter.add))
 
     _in_parallel(meter, [partial(send, file) for file in files])
 

@@ -48,7 +48,7 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
         start = time.monotonic()
         folder = work.folder / "checkpoint"
         save_state(folder, model, objective.teacher, optimizer, history)
-        work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep)
+        work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep, lambda *_: work.tell())
         shutil.rmtree(folder)
         work.run.put("metrics.jsonl", "".join(f"{json.dumps(asdict(report))}\n" for report in history).encode())
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
@@ -67,7 +67,7 @@ def _fetch(work: Workplace, total: int) -> int:
         if step > total:
             continue
         try:
-            work.run.load_checkpoint(step, work.folder / "saved")
+            work.run.load_checkpoint(step, work.folder / "saved", lambda *_: work.tell())
         except (DigestMismatch, NotFound):  # an older one gives the same weights, later
             shutil.rmtree(work.folder / "saved", ignore_errors=True)
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from skill_contract.manifest import Golden, GoldenSet
 from skill_trainer.data import Record
@@ -19,14 +19,18 @@ TRIED = 8
 
 
 def golden_set(
-    model: LanguageModel, suites: Sequence[Suite], before: Measurement, after: Measurement, *, max_new_tokens: int
-) -> GoldenSet:
-    """Returns the golden prompts of a new version, telling ones first; asked one at a time, as serving will."""
+    model: LanguageModel, suites: Sequence[Suite], before: Measurement, after: Measurement, *, max_new_tokens: int,
+    between: Callable[[], None],
+) -> GoldenSet:  # fmt: skip
+    """Returns the golden prompts of a new version, telling ones first; asked one at a time, as serving will.
+
+    `between` is called after each.
+    """
     answers = list(_answers(suites, before, after))
     chosen: list[Golden] = []
     for differ in (True, False):
         tried = [each for each in answers if (each[1] != each[2]) is differ][:TRIED]
-        recorded = [_record(model, record, parent, max_new_tokens) for record, parent, _ in tried]
+        recorded = [_record(model, record, parent, max_new_tokens, between) for record, parent, _ in tried]
         clearest = sorted(recorded, key=lambda pair: -pair[0])
         fitting = [each for _, each in clearest if each.text and (each.text != each.parent_text) is differ]
         chosen += fitting[:EACH]
@@ -42,9 +46,12 @@ def _answers(suites: Sequence[Suite], before: Measurement, after: Measurement) -
                 yield record, parent, new
 
 
-def _record(model: LanguageModel, record: Record, parent_text: str, max_new_tokens: int) -> tuple[float, Golden]:
+def _record(
+    model: LanguageModel, record: Record, parent_text: str, max_new_tokens: int, between: Callable[[], None]
+) -> tuple[float, Golden]:
     """Returns the margin of the closest call, and the prompt with the model's answer."""
-    (answer,) = greedy(model, [model.tokens.encode(student_messages(record))], max_new_tokens=max_new_tokens)
+    prompt = model.tokens.encode(student_messages(record))
+    (answer,) = greedy(model, [prompt], max_new_tokens=max_new_tokens, between=between)
     return answer.margin, Golden(
         messages=record.messages, text=model.tokens.decode(answer.tokens), parent_text=parent_text,
         token_logprobs=answer.logprobs, max_new_tokens=max_new_tokens,

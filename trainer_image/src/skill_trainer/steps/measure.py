@@ -93,14 +93,10 @@ def measure_gain(
 def answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
     """Returns what answers records greedily, with a heartbeat and a look for SIGTERM after each batch."""
 
-    def between() -> None:
-        work.tell()
-        work.stop.between("measuring answers")
-
     def answer(records: Sequence[Record]) -> list[str]:
         prompts = [model.tokens.encode(messages(record), record.tools) for record in records]
         limit = work.config.method.rollout.max_new_tokens
-        answers = greedy(model, prompts, max_new_tokens=limit, between=between)
+        answers = greedy(model, prompts, max_new_tokens=limit, between=work.between_answers)
         return [model.tokens.decode(each.tokens) for each in answers]
 
     return answer

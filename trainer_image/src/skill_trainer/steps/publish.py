@@ -50,7 +50,8 @@ def publish(
     ground, limit = candidate.ground, work.config.method.rollout.max_new_tokens
 
     def make_golden() -> bytes:
-        return golden_set(model, ground.suites, before, after, max_new_tokens=limit).dump_json().encode()
+        golden = golden_set(model, ground.suites, before, after, max_new_tokens=limit, between=work.between_answers)
+        return golden.dump_json().encode()
 
     golden = work.kept("golden.json", make_golden)
     put_report(work, candidate, outcome="Published")

@@ -44,6 +44,11 @@ class Workplace:
         for voice in self.voices:
             voice.update(**news)
 
+    def between_answers(self) -> None:
+        """Tells that the run is alive, and looks for SIGTERM: what was asked so far is asked again, nothing is lost."""
+        self.tell()
+        self.stop.between("measuring answers")
+
     def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Returns a small file of the run, made and stored where it is not there yet.
 
