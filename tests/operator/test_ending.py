@@ -11,7 +11,7 @@ from skill_operator.actions import (
     DeleteJob,
     RemoveFinalizer,
 )
-from skill_operator.api import API_VERSION, FINALIZER, to_rfc3339
+from skill_operator.api import API_VERSION, FINALIZER
 from skill_operator.conditions import is_settled
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
@@ -38,15 +38,22 @@ def test_update_that_is_deleted_in_its_rollout_goes_back_first():
     assert sim.body["metadata"]["finalizers"] == []
 
 
-def test_update_that_is_deleted_while_promoting_stops_the_promotion_first():
+@pytest.mark.parametrize(
+    ("result", "annotation", "finalizers"),
+    [(Result.SUCCEEDED, CANDIDATE, []), (Result.REJECTED, "", [FINALIZER])],
+)
+def test_update_that_is_deleted_while_promoting_waits_for_the_answer(
+    result: Result, annotation: str, finalizers: list[str]
+):
     sim = served()
     sim.until_promoting()
     sim.delete()
-    sim.look()
-    assert isinstance(sim.done[-1], DeleteJob)
-    assert sim.annotation == CANDIDATE
     sim.settle()
-    assert sim.annotation == ""
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (CANDIDATE, [FINALIZER])
+    assert not any(isinstance(action, DeleteJob) for action in sim.done), "it may have moved the head already"
+    sim.finish("promote", raw.outcome(Step.PROMOTE, result, "" if result is Result.SUCCEEDED else "OutputMismatch"))
+    sim.settle()
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (annotation, finalizers)
 
 
 def test_update_that_is_deleted_after_its_promotion_keeps_the_new_weights():
@@ -68,11 +75,10 @@ def test_finalizer_is_let_go_when_the_rollback_takes_too_long():
     assert sim.body["metadata"]["finalizers"] == []
 
 
-def test_finalizer_is_let_go_even_when_the_promote_step_cannot_be_stopped():
+def test_finalizer_is_let_go_even_when_the_promote_step_does_not_end():
     sim = served()
     sim.until_promoting()
     sim.delete()
-    sim.job("promote")["metadata"]["deletionTimestamp"] = to_rfc3339(sim.now)  # its node is gone, its pod never ends
     sim.settle()
     assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (CANDIDATE, [FINALIZER])
     sim.now += 1801
@@ -150,6 +156,33 @@ def test_refused_revert_can_be_asked_for_again():
     sim.roll(digest=PARENT[1])
     sim.settle()
     assert sim.status.phase == "Reverted"
+
+
+def test_revert_that_has_begun_is_finished_whatever_the_spec_says():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    sim.body["spec"]["revert"] = False  # a GitOps controller, for one
+    sim.settle()
+    assert (sim.status.phase, truth(sim)["Ready"], is_settled(sim.body)) == ("Reverting", "False", False)
+    sim.finish("revert")
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert (sim.status.phase, sim.annotation, is_settled(sim.body)) == ("Reverted", PREVIOUS, True)
+
+
+def test_revert_that_has_not_begun_is_forgotten_when_it_is_not_wanted():
+    sim = served()
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.neighbours = (neighbour(rolling="team/support-llm", is_active=True),)
+    sim.settle()
+    sim.body["spec"]["revert"] = False
+    sim.settle()
+    assert (sim.status.phase, truth(sim)["Ready"], why(sim)[0]) == ("Succeeded", "True", "Promoted")
+    assert is_settled(sim.body)
 
 
 def test_revert_whose_answer_is_always_lost_is_refused_in_the_end():

@@ -35,9 +35,9 @@ LEARNING: tuple[Callable[[Facts], Status], ...] = (learn_check, learn_training, 
 
 LIFE: tuple[Stage, ...] = (
     gone,  # deleted: let go, or first take a rollout back
-    forget,  # final, and a refused way back is not wanted any more
-    settled,  # final: stays as it ended
+    forget,  # final, and a way back that was refused or has not begun is not wanted any more
     revert,  # final, and a person wants the version before
+    settled,  # final: stays as it ended
     noticed,  # new: gets a status before anything is done
     multi_node,  # asks for more than this version can do
     refused,  # the API server said no

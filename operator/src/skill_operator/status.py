@@ -138,8 +138,9 @@ def read(raw: Mapping[str, Any]) -> Status:
 def is_reverting(body: Mapping[str, Any]) -> bool:
     """Returns True for a raw SkillUpdate that had succeeded and is on its way back."""
     truth = {c.get("type"): c.get("status") for c in (body.get("status") or {}).get("conditions") or ()}
-    wanted = bool((body.get("spec") or {}).get("revert"))
-    return wanted and truth.get("Succeeded") == "True" and truth.get("Reverted") not in {"True", "False"}
+    if truth.get("Succeeded") != "True" or truth.get("Reverted") in {"True", "False"}:
+        return False
+    return bool((body.get("spec") or {}).get("revert")) or truth.get("Ready") == "False"
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

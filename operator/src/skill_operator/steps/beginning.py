@@ -34,7 +34,7 @@ def gone(facts: Facts) -> Verdict | None:
 def settled(facts: Facts) -> Verdict | None:
     """A final update stays as it ended; what is left is to let go of it."""
     known = facts.known
-    if not known.is_final or (known.is_true(ConditionType.SUCCEEDED) and facts.spec.revert):
+    if not known.is_final:
         return None
     ready = known.condition(ConditionType.READY)
     return Verdict(

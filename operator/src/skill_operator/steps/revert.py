@@ -31,10 +31,16 @@ def is_due(facts: Facts) -> bool:
     return facts.known.condition(ConditionType.REVERTED) is None and facts.seen.job(REVERT) is None
 
 
+def _has_begun(facts: Facts) -> bool:
+    """Returns whether the head may be back: from there on the way back is finished, whatever the spec says."""
+    job = facts.seen.job(REVERT)
+    return facts.known.condition(ConditionType.REVERTED) is None and job is not None and not job.deleting
+
+
 def revert(facts: Facts) -> Verdict | None:
     """`spec.revert` on a succeeded update: head and pods back to the version before, or why not."""
     known = facts.known
-    if not (facts.spec.revert and known.is_true(ConditionType.SUCCEEDED)):
+    if not known.is_true(ConditionType.SUCCEEDED) or not (facts.spec.revert or _has_begun(facts)):
         return None
     reverted = known.condition(ConditionType.REVERTED)
     if reverted:
@@ -47,9 +53,10 @@ def revert(facts: Facts) -> Verdict | None:
 
 
 def forget(facts: Facts) -> Verdict | None:
-    """A refused way back that is not wanted any more is forgotten, so that it can be asked for again."""
+    """A way back that was refused or has not begun, and is not wanted any more: it can be asked for again."""
     known = facts.known
-    if facts.spec.revert or not known.is_false(ConditionType.REVERTED) or known.published is None:
+    stands_back = known.is_true(ConditionType.SUCCEEDED) and known.is_false(ConditionType.READY)
+    if facts.spec.revert or not stands_back or known.published is None or _has_begun(facts):
         return None
     jobs = [job for job in facts.seen.jobs if job.step == REVERT and not job.deleting]
     return Verdict(
