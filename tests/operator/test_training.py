@@ -31,6 +31,9 @@ def test_progress_is_shown():
     training(sim, stage=Stage.EVALUATING)
     sim.settle()
     assert sim.status.phase == "Evaluating"
+    sim.progress = None  # too busy to answer, once
+    assert dict(sim.look().status) == dict(sim.plan().status)
+    assert sim.status.phase == "Evaluating"
 
 
 def test_trainer_that_does_not_answer_is_left_alone():
