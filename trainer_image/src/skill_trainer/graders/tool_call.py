@@ -21,7 +21,10 @@ def calls_in(text: str) -> list[Call]:
     """Returns name and arguments of every tool call; raises NotJsonError where there is none or one is malformed."""
     tagged = _TAG.findall(text)
     values = [parse_json(body) for body in tagged] if tagged else [json_in(text)]
-    calls = [call for value in values for call in _calls(value)]
+    try:
+        calls = [call for value in values for call in _calls(value)]
+    except RecursionError as error:
+        raise NotJsonError("nested too deeply") from error
     if not calls:
         raise NotJsonError("no tool call")
     return calls
@@ -52,9 +55,9 @@ def _problem(expected: str) -> str:
 def _right(text: str, expected: str) -> bool:
     try:
         wanted, made = calls_in(expected), calls_in(text)
-    except NotJsonError:
+        return len(made) == len(wanted) and _matched(made, wanted)
+    except (NotJsonError, RecursionError):
         return False
-    return len(made) == len(wanted) and _matched(made, wanted)
 
 
 def _matched(made: list[Call], wanted: list[Call]) -> bool:
