@@ -98,6 +98,19 @@ def test_a_chat_that_the_models_template_refuses_is_named(config, tiny_llama_dir
         assert caught.value.reason == "DataInvalid"
 
 
+def test_a_demonstration_of_a_question_that_does_not_fit_is_refused(config, tmp_path):
+    """Beyond its context a model answers nonsense, and the gate would say that demonstrations do not help."""
+    parts, asked = config(), tmp_path / "asked.jsonl"
+    lines = [{"prompt": f"What is {what}?", "answer": "x", "demonstration": what * 450} for what in "ab"]
+    asked.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    data = {**parts.data.dump(), "heldOut": {"uri": str(asked)}}
+    with pytest.raises(
+        PromptTooLong, match=r"in-context gain, record 'line-\d' with the demonstration of 'line-\d'.*3 more"
+    ):
+        check(config(data=data))
+    assert check(config(data=data, gates={"inContextGain": {"mode": "Skip"}})).reason == "Checked"
+
+
 def test_retention_suites_need_names_of_their_own(config):
     data = config().data.dump()
     with pytest.raises(ConfigInvalid, match="must differ from each other and from the skill's"):

@@ -43,7 +43,7 @@ def check(config: TrainConfig) -> Outcome:
         examples = make_examples(inputs.train, config.method, tokens)
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
-        require_questions_fit(suites, config.method, tokens)
+        require_questions_fit(suites, config, inputs, tokens)
         details = _details(config, inputs, examples, manifest, json.loads((Path(folder) / "config.json").read_text()))
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (

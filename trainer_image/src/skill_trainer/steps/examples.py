@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from jinja2 import TemplateError
 
 from skill_contract.spec import Method
+from skill_contract.step import TrainConfig
 from skill_trainer.data import DataError, Record
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import ChatTokenizer
-from skill_trainer.prompts import Example, require_fit, student_messages, tokenize
+from skill_trainer.prompts import Example, require_fit, student_messages, teacher_messages, tokenize
+from skill_trainer.steps.inputs import Inputs
+from skill_trainer.steps.measure import GainQuestions, gain_is_measured, gain_questions
 
 
 def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokenizer) -> list[Example]:
@@ -48,10 +51,21 @@ def _naming(name: str, record: Record) -> Iterator[None]:
         ) from error
 
 
-def require_questions_fit(suites: Iterable[Suite], method: Method, tokens: ChatTokenizer) -> None:
-    """Raises PromptTooLong where a question of a suite leaves no room for its answer."""
-    lengths = list(_question_lengths(suites, tokens))
-    require_fit(lengths, context=tokens.context, max_new_tokens=method.rollout.max_new_tokens)
+def require_questions_fit(suites: Iterable[Suite], config: TrainConfig, inputs: Inputs, tokens: ChatTokenizer) -> None:
+    """Raises PromptTooLong where a question, alone or after a demonstration, leaves no room for its answer."""
+    lengths = [*_question_lengths(suites, tokens)]
+    if gain_is_measured(config):
+        lengths += _gain_lengths(gain_questions(inputs.held_out, inputs.train), config.method, tokens)
+    require_fit(lengths, context=tokens.context, max_new_tokens=config.method.rollout.max_new_tokens)
+
+
+def _gain_lengths(questions: GainQuestions, method: Method, tokens: ChatTokenizer) -> Iterator[tuple[str, int]]:
+    for record in questions.records:
+        for shown in (record, questions.other(record)):
+            messages = teacher_messages(record, method.sdft.prompt.template, shown.demonstration)
+            name = f"in-context gain, record {record.id!r}"
+            with _naming(name, record):
+                yield f"{name} with the demonstration of {shown.id!r}", len(tokens.encode(messages, record.tools))
 
 
 def _question_lengths(suites: Iterable[Suite], tokens: ChatTokenizer) -> Iterator[tuple[str, int]]:

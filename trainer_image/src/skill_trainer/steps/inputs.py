@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count
 
 from skill_contract.step import TrainConfig
@@ -22,7 +23,7 @@ class Inputs:
     """The user's own."""
     warnings: tuple[str, ...]
 
-    @property
+    @cached_property
     def data_digest(self) -> str:
         """Hash of all records and of the graders they are judged by."""
         suites = [self.held_out, *self.retention]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from skill_contract.model import Document
 from skill_contract.spec import GraderName
+from skill_contract.step import TrainConfig
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Answer, Suite, SuiteScores, score
 from skill_trainer.model import LanguageModel
@@ -46,6 +47,10 @@ class GainQuestions:
     places: tuple[int, ...] | None
     """Their places in the held-out suite, whose scores then are the student's; None where they are training records."""
 
+    def other(self, record: Record) -> Record:
+        """Returns the question whose demonstration is shown for the control: the next one."""
+        return self.records[(self.records.index(record) + 1) % len(self.records)]
+
 
 def measure(work: Workplace, name: str, model: LanguageModel, suites: Sequence[Suite]) -> Measurement:
     """Returns the scores of a model; `name` ("before", "after") is the file of the run that keeps them."""
@@ -56,6 +61,11 @@ def measure(work: Workplace, name: str, model: LanguageModel, suites: Sequence[S
         return Measurement(seconds=time.monotonic() - start, scores=scores).dump_json().encode()
 
     return Measurement.parse_json(work.kept(f"{name}.json", make))
+
+
+def gain_is_measured(config: TrainConfig) -> bool:
+    """Returns whether there is a teacher, and somebody wants to know what it is worth."""
+    return config.method.type == "SDFT" and config.gates.in_context_gain.mode != "Skip"
 
 
 def gain_questions(held_out: Suite, train: Sequence[Record]) -> GainQuestions:
@@ -72,7 +82,6 @@ def measure_gain(
 ) -> GainMeasurement:
     """Returns what demonstrations in context add; `held_out` are the scores that the student has already."""
     template = work.config.method.sdft.prompt.template
-    others = dict(zip(_ids(questions.records), [*questions.records[1:], questions.records[0]], strict=True))
 
     def ask(messages: Callable[[Record], list[Message]]) -> SuiteScores:
         suite = Suite("in-context gain", questions.records, questions.grader)
@@ -82,7 +91,7 @@ def measure_gain(
         start = time.monotonic()
         student = ask(student_messages) if questions.places is None else _chosen(held_out, questions.places)
         teacher = ask(lambda record: teacher_messages(record, template))
-        control = ask(lambda record: teacher_messages(record, template, others[record.id].demonstration))
+        control = ask(lambda record: teacher_messages(record, template, questions.other(record).demonstration))
         seconds = time.monotonic() - start
         measured = GainMeasurement(seconds=seconds, student=student, teacher=teacher, control=control)
         return measured.dump_json().encode()
@@ -100,10 +109,6 @@ def answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record],
         return [model.tokens.decode(each.tokens) for each in answers]
 
     return answer
-
-
-def _ids(records: Sequence[Record]) -> list[str]:
-    return [record.id for record in records]
 
 
 def _chosen(scores: SuiteScores, places: Sequence[int]) -> SuiteScores:

@@ -24,6 +24,7 @@ from skill_trainer.steps.measure import (
     GainMeasurement,
     GainQuestions,
     Measurement,
+    gain_is_measured,
     gain_questions,
     measure,
     measure_gain,
@@ -59,7 +60,7 @@ def _train(work: Workplace) -> Outcome:
     ground = prepare(work)
     model = LanguageModel.load(ground.parent, work.device)
     examples = make_examples(ground.inputs.train, work.config.method, model.tokens)
-    require_questions_fit(ground.suites, work.config.method, model.tokens)
+    require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
 
     work.tell(stage=Stage.GATING)
     before = measure(work, "before", model, ground.suites)
@@ -89,7 +90,7 @@ def _in_context_gain(
 ) -> tuple[Comparison | None, tuple[SideBySide, ...]]:
     """Returns whether demonstrations help this model at all, with the answers as examples."""
     config, skill = work.config, ground.inputs.held_out
-    if config.method.type == "SFT" or config.gates.in_context_gain.mode == "Skip":
+    if not gain_is_measured(config):
         return None, ()
     questions = gain_questions(skill, ground.inputs.train)
     measured = measure_gain(work, model, questions, before.scores[skill.name])
