@@ -47,6 +47,7 @@ def test_update_that_is_deleted_while_promoting_waits_for_the_answer(
 ):
     sim = served()
     sim.until_promoting()
+    sim.pod("promote", raw.running())
     sim.delete()
     sim.settle()
     assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (CANDIDATE, [FINALIZER])
@@ -54,6 +55,18 @@ def test_update_that_is_deleted_while_promoting_waits_for_the_answer(
     sim.finish("promote", raw.outcome(Step.PROMOTE, result, "" if result is Result.SUCCEEDED else "OutputMismatch"))
     sim.settle()
     assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (annotation, finalizers)
+
+
+def test_update_that_is_deleted_before_its_promotion_started_goes_back_at_once():
+    sim = served()
+    sim.until_promoting()
+    sim.pod("promote", raw.pod_status(phase="Pending", waiting={"reason": "ImagePullBackOff"}))
+    sim.delete()
+    sim.look()
+    assert isinstance(sim.done[-1], DeleteJob)
+    assert sim.annotation == CANDIDATE
+    sim.settle()
+    assert sim.annotation == ""
 
 
 def test_update_that_is_deleted_after_its_promotion_keeps_the_new_weights():
@@ -78,6 +91,7 @@ def test_finalizer_is_let_go_when_the_rollback_takes_too_long():
 def test_finalizer_is_let_go_even_when_the_promote_step_does_not_end():
     sim = served()
     sim.until_promoting()
+    sim.pod("promote", raw.running())
     sim.delete()
     sim.settle()
     assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (CANDIDATE, [FINALIZER])

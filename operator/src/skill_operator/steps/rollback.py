@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from skill_contract.outcome import Result
 from skill_contract.step import Step
-from skill_operator.actions import ApplyWeights, News, RemoveFinalizer
+from skill_operator.actions import Action, ApplyWeights, DeleteJob, News, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, Rollout
@@ -59,8 +59,10 @@ def _is_late(facts: Facts) -> bool:
 def _promoting(facts: Facts) -> Verdict | None:
     job = facts.seen.job(Step.PROMOTE)
     if job and not job.is_over:
-        # It may have moved the head already, and stopping it would lose the answer.
-        return _going_back("deleted: waits for the promote step, which decides whether the new weights stay")
+        if any(pod.started for pod in job.pods):  # it may have moved the head: to stop it would lose the answer
+            return _going_back("deleted: waits for the promote step, which decides whether the new weights stay")
+        actions: tuple[Action, ...] = () if job.deleting else (DeleteJob(job.name, job.uid),)
+        return _going_back("deleted: the promote step, which has not started, is taken away first", actions)
     said = answer(job) if job else None
     if said and said.outcome and said.outcome.outcome == Result.SUCCEEDED:
         return _let_go(facts, "deleted after its promotion: the new weights stay")
@@ -77,11 +79,12 @@ def _withdraw(facts: Facts, rollout: Rollout) -> Verdict | None:
     return None
 
 
-def _going_back(message: str) -> Verdict:
+def _going_back(message: str, actions: tuple[Action, ...] = ()) -> Verdict:
     return Verdict(
         phase=Phase.ROLLING_BACK,
         reason=Reason.ROLLING_BACK,
         message=message,
+        actions=actions,
         requeue_after=ROLLOUT_SECONDS,
     )
 
