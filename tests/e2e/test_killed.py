@@ -29,8 +29,8 @@ def _update(name: str) -> dict[str, Any]:
         "train": "s3://skills/smoke/train.jsonl",
         "heldOut": {"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
     }
-    spec["method"] |= {"steps": 6, "batchSize": 2}
-    spec["training"] = spec.get("training", {}) | {"checkpoint": {"everySteps": 3, "keep": 2}}
+    spec["method"] |= {"steps": 8, "batchSize": 2}
+    spec["training"] = spec.get("training", {}) | {"checkpoint": {"everySteps": 4, "keep": 2}}
     spec["gates"] = {
         "inContextGain": {"mode": "Skip"},
         "newSkill": {"minGain": "0"},
@@ -79,7 +79,7 @@ def test_killed_trainer_and_operator_end_with_the_same_weights(world: World):
     story.wait_for(
         world,
         "disturbed",
-        lambda update: update.get("status", {}).get("training", {}).get("lastCheckpointStep", 0) >= 3,
+        lambda update: update.get("status", {}).get("training", {}).get("lastCheckpointStep", 0) >= 4,
     )
     assert _kill_processes("skill-trainer train") > 0
     story.wait_for(world, "disturbed", lambda update: update["status"].get("training", {}).get("restarts", 0) >= 1)
