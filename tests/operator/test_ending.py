@@ -281,6 +281,17 @@ def test_deleted_update_whose_phase_was_overwritten_is_let_go(phase: str):
     assert (sim.body["metadata"]["finalizers"], sim.status.phase) == ([], "Succeeded")
 
 
+def test_final_update_that_cannot_be_read_any_more_stays_as_it_ended():
+    sim = served()
+    sim.until_done()
+    before = truth(sim)
+    sim.body["spec"]["method"] = {"type": "of a later version"}
+    sim.body["metadata"] |= {"generation": 2, "finalizers": [FINALIZER]}
+    sim.settle()
+    assert (truth(sim), sim.status.phase, sim.body["metadata"]["finalizers"]) == (before, "Succeeded", [])
+    assert is_settled(sim.body)
+
+
 def test_finalizer_is_held_during_the_rollout_only():
     sim = served()
     sim.until_done()

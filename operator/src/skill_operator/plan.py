@@ -18,7 +18,17 @@ from skill_operator.manifests.pod import Images
 from skill_operator.observed import Observed
 from skill_operator.status import Condition, Status
 from skill_operator.steps.approve import approve
-from skill_operator.steps.beginning import gone, is_active, multi_node, noticed, queue, refused, settled, suspend
+from skill_operator.steps.beginning import (
+    as_it_ended,
+    gone,
+    is_active,
+    multi_node,
+    noticed,
+    queue,
+    refused,
+    settled,
+    suspend,
+)
 from skill_operator.steps.check import check, learn_check
 from skill_operator.steps.prove import ask, learn_promotion, promote, promoted, soak
 from skill_operator.steps.revert import forget, is_due, revert
@@ -81,7 +91,7 @@ def plan(update: SkillUpdate, seen: Observed, images: Images, now: float) -> Pla
     """
     known = statuses.read(update.status)
     if update.spec is None:
-        learnt, verdict = known, _unreadable(update)
+        learnt, verdict = known, as_it_ended(update, known) if known.is_final else _unreadable(update)
     else:
         facts = _learnt(Facts(update, update.spec, known, seen, images, now))
         learnt, verdict = facts.known, judge(facts)

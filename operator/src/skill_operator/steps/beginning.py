@@ -6,9 +6,9 @@ Pure.
 from __future__ import annotations
 
 from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
-from skill_operator.api import ConditionType, Phase, Reason
+from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate
 from skill_operator.reading import model_key
-from skill_operator.status import Failure
+from skill_operator.status import Failure, Status
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict, fail
 
 
@@ -33,16 +33,18 @@ def gone(facts: Facts) -> Verdict | None:
 
 def settled(facts: Facts) -> Verdict | None:
     """A final update stays as it ended; what is left is to let go of it."""
-    known = facts.known
-    if not known.is_final:
-        return None
+    return as_it_ended(facts.update, facts.known) if facts.known.is_final else None
+
+
+def as_it_ended(update: SkillUpdate, known: Status) -> Verdict:
+    """Returns the verdict that a final update has already: its spec is not asked any more."""
     ready = known.condition(ConditionType.READY)
     return Verdict(
         phase=Phase(known.phase or (Phase.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else Phase.FAILED)),
         state=State.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else State.FAILED,
         reason=ready.reason if ready else Reason.PROMOTED,
         message=ready.message if ready else "",
-        actions=(RemoveFinalizer(),) if facts.update.holds_finalizer else (),
+        actions=(RemoveFinalizer(),) if update.holds_finalizer else (),
         marks={c.type: c.message for c in known.conditions if c.type == ConditionType.GITOPS_CONFLICT},
         requeue_after=None,
     )
