@@ -73,7 +73,7 @@ def teach(world: World) -> dict[str, Any]:
     for update in story.follow(world, "velmora", timeout_s=2400):
         status = update.get("status", {})
         training = status.get("training", {})
-        eta = f", {training['etaSeconds']} s left" if "etaSeconds" in training else ""
+        eta = f", {training['etaSeconds']} s left" if training.get("etaSeconds") else ""
         line = f"{status.get('phase', 'Pending'):<12} {status.get('progress', ''):>5}{eta}  " + condition(
             update, "Ready"
         ).get("message", "")
