@@ -201,3 +201,18 @@ def test_sigterm_ends_a_waiting_fetch_at_once(tmp_path: Path):
         assert "no annotation" in process.stderr.readline()
         process.terminate()
         assert process.wait(timeout=10) == 143
+
+
+def test_an_endpoint_that_is_no_address_is_the_users_mistake(fetch: Fetch):
+    code, message = fetch(default="s3://models/m", AWS_ENDPOINT_URL_S3="minio:9000")
+    assert (code, message.reason) == (42, "FetchFailed")
+    assert "Invalid endpoint: minio:9000" in message.message
+    assert "AWS_ENDPOINT_URL_S3" in message.message
+
+
+def test_a_fault_that_nobody_thought_of_is_said_too(fetch: Fetch, tmp_path: Path):
+    head = tmp_path / "head.json"
+    head.symlink_to(head)
+    code, message = fetch(default=str(tmp_path))
+    assert (code, message.outcome, message.reason) == (1, "Failed", "FetchFailed")
+    assert "OSError" in message.message

@@ -151,3 +151,15 @@ def test_a_configuration_that_cannot_be_read_is_said(run: Run):
 
 def test_golden_prompts_of_these_tests_tell_the_versions_apart():
     assert all(prompt.text != prompt.parent_text for prompt in golden().prompts)
+
+
+def test_a_fault_that_nobody_thought_of_is_said_too(
+    run: Run, repository: Repository, child: VersionRef, tmp_path: Path
+):
+    settings = config(repository, child).dump_json()
+    head = tmp_path / "repository/head.json"
+    head.unlink()
+    head.symlink_to(head)
+    code, outcome = run(settings)
+    assert (code, outcome.outcome, outcome.reason) == (1, Result.FAILED, "UnknownFault")
+    assert "OSError" in outcome.message

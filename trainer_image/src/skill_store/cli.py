@@ -16,7 +16,7 @@ from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import CONFIG_VARIABLE, PromoteConfig, Step
 from skill_store import layout
-from skill_store.errors import NotFound, StoreError
+from skill_store.errors import NotFound, StoreError, nothing_else
 from skill_store.fetch import failure, fetch
 from skill_store.promote import UNKNOWN_FAULT, promote
 from skill_store.repository import Repository
@@ -99,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fetch(options: argparse.Namespace) -> int:
     try:
-        message, code = fetch(options.to, options.weights, options.default), 0
+        with nothing_else():
+            message, code = fetch(options.to, options.weights, options.default), 0
     except StoreError as error:
         message, code = failure(error, options.weights, options.default), _code(error)
         print(f"skill-store: {message.reason}: {message.message}", file=sys.stderr)

@@ -7,6 +7,9 @@ messages.
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -88,3 +91,22 @@ class StoreUnavailable(StoreError):
 
     reason = "StoreUnavailable"
     retriable = True
+
+
+class UnknownFault(StoreError):
+    """A fault that nobody thought of."""
+
+    reason = "UnknownFault"
+    retriable = True
+
+
+@contextmanager
+def nothing_else() -> Iterator[None]:
+    """Lets StoreErrors through and makes one of everything else, so that a step in a pod never ends without a word."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise UnknownFault(f"{type(error).__name__}: {error}; the pod's log has the trace") from error

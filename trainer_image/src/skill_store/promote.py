@@ -10,7 +10,7 @@ from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import PromoteConfig, Step
 from skill_store import layout
-from skill_store.errors import HeadMoved, NotFound, StoreError
+from skill_store.errors import HeadMoved, NotFound, StoreError, nothing_else
 from skill_store.proof import PodProof, backwards
 from skill_store.prove import prove
 from skill_store.repository import Head, Repository
@@ -22,9 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def promote(config: PromoteConfig) -> tuple[Outcome, int]:
-    """Returns the step's answer and its exit code; never raises a StoreError."""
+    """Returns the step's answer and its exit code, whatever happens."""
     try:
-        return _promote(config), ExitCode.FINISHED
+        with nothing_else():
+            return _promote(config), ExitCode.FINISHED
     except StoreError as error:
         code = UNKNOWN_FAULT if error.retriable else ExitCode.USER_ERROR
         return _answer(config, Result.FAILED, error.reason, error.message), code

@@ -148,8 +148,18 @@ class S3Store:
 
 
 def _client() -> S3Client:
-    # boto3 reads AWS_DEFAULT_REGION only, EKS sets AWS_REGION; other stores want any region at all.
+    try:
+        return _made_from_environment()
+    except (ValueError, BotoCoreError) as error:
+        raise StoreError(
+            f"the environment's AWS settings cannot be used ({error}): AWS_ENDPOINT_URL_S3 must be a URL such as "
+            "https://minio.example:9000, AWS_PROFILE the name of a profile that there is"
+        ) from error
+
+
+def _made_from_environment() -> S3Client:
     session = boto3.session.Session()
+    # boto3 reads AWS_DEFAULT_REGION only, EKS sets AWS_REGION; other stores want any region at all.
     region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
     config = Config(
         region_name=region,
