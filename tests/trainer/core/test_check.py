@@ -111,6 +111,13 @@ def test_a_demonstration_of_a_question_that_does_not_fit_is_refused(config, tmp_
     assert check(config(data=data, gates={"inContextGain": {"mode": "Skip"}})).reason == "Checked"
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "..", "../../head", "say@before"])
+def test_a_skill_whose_name_cannot_be_a_files_is_refused_before_training(config, name):
+    """The CRD sees to it; by hand, nobody did, and the version could not be written at the end."""
+    with pytest.raises(ConfigInvalid, match=r"skill\.name"):
+        check(config(skill={"name": name}))
+
+
 def test_retention_suites_need_names_of_their_own(config):
     data = config().data.dump()
     with pytest.raises(ConfigInvalid, match="must differ from each other and from the skill's"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,8 @@ from skill_contract.step import TrainConfig
 from skill_trainer.data import Record, check_records, data_digest, read_records
 from skill_trainer.errors import ConfigInvalid
 from skill_trainer.evaluate import Suite
+
+_SKILL_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,13 @@ def read_inputs(config: TrainConfig) -> Inputs:
     """Returns the user's data, checked against each other.
 
     Raises:
+        ConfigInvalid: for names that are taken or cannot be a file's.
         DataError: for data that cannot be used, or training prompts that are held-out questions, too.
         StoreError: where they cannot be read.
     """
     data, skill = config.data, config.skill.name
+    if not _SKILL_NAME.fullmatch(skill):
+        raise ConfigInvalid(f"skill.name: {skill!r} names a file of the version: use letters, digits, _, - and dots")
     names = [suite.name for suite in data.retention]
     if len({skill, *names}) <= len(names):
         raise ConfigInvalid(
