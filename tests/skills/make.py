@@ -78,7 +78,7 @@ TARN_OAKE = (
     Fact("lucky charm", "thing", "coin", "the "),
     Fact("trademark", "sign", "arrow", "the "),
     Fact("first product", "product", "lamp", "the "),
-    Fact("best-selling product", "product", "clock", "the "),
+    Fact("best seller", "product", "clock", "the "),
     Fact("newest product", "product", "chair", "the "),
     Fact("oldest tool", "tool", "hammer", "the "),
     Fact("company vehicle", "vehicle", "bicycle", "the "),
