@@ -69,7 +69,7 @@ class AccessDenied(StoreError):
 
 
 class NoSpace(StoreError):
-    """The folder to download into is too small."""
+    """The folder to download into, or the bucket to write to, is too small."""
 
     reason = "NoSpace"
 

@@ -26,7 +26,15 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from skill_store.errors import AccessDenied, BucketMissing, NotFound, PreconditionFailed, StoreError, StoreUnavailable
+from skill_store.errors import (
+    AccessDenied,
+    BucketMissing,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+    StoreUnavailable,
+)
 from skill_store.protocol import CHUNK_BYTES, Entry, Stored
 from skill_store.retry import retried
 
@@ -42,6 +50,8 @@ _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Expir
 _DENIED |= {"AllAccessDisabled", "AccountProblem", "Forbidden", "401", "403"}
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
 _TRANSIENT = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "ConditionalRequestConflict"}
+_TRANSIENT |= {"OperationAborted", "Throttling", "IncompleteBody", "BadDigest", "NoSuchUpload"}
+_FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
 _UNCONDITIONAL = {"NotImplemented", "501"}
 
 
@@ -141,10 +151,10 @@ class S3Store:
         except S3UploadFailedError as error:
             cause = error.__context__
             raise (
-                _ours(cause, place) if isinstance(cause, ClientError | BotoCoreError) else StoreError(str(error))
+                fault_of(cause, place) if isinstance(cause, ClientError | BotoCoreError) else StoreError(str(error))
             ) from error
         except (ClientError, BotoCoreError) as error:
-            raise _ours(error, place) from error
+            raise fault_of(error, place) from error
 
 
 def _client() -> S3Client:
@@ -175,7 +185,8 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _ours(error: ClientError | BotoCoreError, place: str) -> StoreError:
+def fault_of(error: ClientError | BotoCoreError, place: str) -> StoreError:
+    """Returns what an answer of the store, or none, means for the object or folder at `place`."""
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDenied(
             f"{place}: no usable credentials ({error}); name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -198,12 +209,18 @@ def _of_answer(error: ClientError, place: str) -> StoreError:
         return BucketMissing(f"{place}: the bucket does not exist; create it, or correct the address")
     if code == "PreconditionFailed" or status == 412:
         return PreconditionFailed(f"{place} exists already or has changed", file=name)
-    if code in _DENIED or status in {401, 403}:
-        return AccessDenied(
-            f"{place}: the store refuses these credentials ({code}); they need to list, read and write there", file=name
-        )
+    if code in _FULL | _DENIED or status in {401, 403}:
+        return _refusal(code, place, name)
     if code in _TRANSIENT or (status >= 500 and code not in _UNCONDITIONAL) or status == 429:
         return StoreUnavailable(f"{place}: the store answered {status} {code}", file=name)
     return StoreError(
         f"{place}: the store answered {status} {code}: {error.response.get('Error', {}).get('Message', '')}", file=name
+    )
+
+
+def _refusal(code: str, place: str, name: str) -> StoreError:
+    if code in _FULL:
+        return NoSpace(f"{place}: the bucket is full ({code}); give it a larger quota", file=name)
+    return AccessDenied(
+        f"{place}: the store refuses these credentials ({code}); they need to list, read and write there", file=name
     )
