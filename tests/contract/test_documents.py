@@ -94,6 +94,13 @@ def test_outcome_always_fits_a_termination_message(message: str, suites: int, de
         assert back.evaluation.retention[-1].suite == f"suite-{suites - 1}", "the worst suite is kept in any case"
 
 
+@pytest.mark.parametrize("reason", ["", "not camel", "lower", "X" * 65])
+def test_reason_is_one_that_a_condition_takes(reason: str):
+    document = {"step": "train", "outcome": "Failed", "reason": reason, "message": "m"}
+    with pytest.raises(ContractError, match="reason"):
+        Outcome.parse(document)
+
+
 def test_short_outcome_loses_nothing():
     outcome = Outcome(
         step=Step.CHECK, outcome=Result.FAILED, reason="DataInvalid", message="line 2", details={"bad": ["line 2"]}

@@ -37,13 +37,13 @@ class Outcome(Document):
 
     step: Step
     outcome: Result
-    reason: str
-    """CamelCase, becomes the reason of a condition."""
+    reason: str = Field(pattern="^[A-Z][A-Za-z0-9]*$", max_length=64)
+    """CamelCase, becomes the reason of a condition (meta/v1 Condition refuses other forms)."""
     message: str
     """One sentence with the offending value and the way out."""
-    version: str = ""
+    version: str = Field("", max_length=64)
     """`check`: the parent. `train`, `promote`: the version that was published or promoted."""
-    digest: str = ""
+    digest: str = Field("", max_length=80)
     evaluation: Evaluation | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 
