@@ -1,4 +1,4 @@
-"""Fixtures of all rungs, and their order: cheap rungs first, so that a mistake shows in seconds, not after the cluster."""
+"""Fixtures of all rungs, and their order: cheap rungs first, so that a mistake shows in seconds, not in an hour."""
 
 from __future__ import annotations
 
