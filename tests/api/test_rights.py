@@ -175,7 +175,8 @@ def test_release_finalizers_lets_go_of_what_a_rollout_holds(release: Release):
         [*OPERATOR, "release-finalizers"], env=release.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "1 SkillUpdates released" in done.stdout
+    # Other tests of this API server may have left updates in the middle of a rollout: those are let go as well.
+    assert re.search(r"^[1-9]\d* SkillUpdates released", done.stdout, re.MULTILINE), done.stdout
     kept = kubectl("get", "skup", "refund-tool", namespace, "--output=jsonpath={.metadata.finalizers}")
     assert json.loads(kept) == ["example.com/someone-else"]
     kubectl("patch", "skup", "refund-tool", namespace, "--type=merge", '--patch={"metadata":{"finalizers":null}}')
