@@ -6,19 +6,21 @@ KubeProxyConfiguration of Kubernetes 1.34, containerd 1.6's CRI plugin.
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.binaries import binary
-from tests.cluster.console import ClusterError, run
+from tests.cluster.console import ClusterError, run, tail
 from tests.cluster.controlplane import POD_RANGE, ControlPlane
 from tests.cluster.leftovers import CGROUP, CGROUP_ROOT, SHORT_LIVED
 from tests.cluster.network import ENTER, HOST, NODE, PodNetwork
+from tests.cluster.processes import wait_until
 
 NAME = "node"
 DOMAIN = "cluster.local"
 SOCKET = SHORT_LIVED / "containerd.sock"
+CRI_NOT_READY = "server is not initialized yet"
 PROCESSES = ("coredns", "kube-proxy", "kubelet", "kube-scheduler", "containerd")
 
 
@@ -38,10 +40,11 @@ class Node:
         """
         self.start_containerd()
         self._start_scheduler()
-        self._start_kubelet()
+        kubelet = self._kubelet_flags()
+        self._start("kubelet", *kubelet)
         self._start_proxy()
         self._start_dns()
-        self._wait("kubelet", self.ready, "a Ready node", 120)
+        self._wait_for_kubelet(kubelet)
         self._wait("coredns", _dns_answers, "the start of CoreDNS", 60)
         for name in PROCESSES:
             self.plane.processes.require(name)
@@ -94,7 +97,22 @@ runtime_type = "io.containerd.runc.v2"
         kubeconfig = self.plane.kubeconfig_for("system:kube-scheduler")
         self._start("kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0")
 
-    def _start_kubelet(self) -> None:
+    def _wait_for_kubelet(self, flags: Sequence[str]) -> None:
+        """Wait for the node; start a kubelet again that came before containerd's CRI service, as systemd would.
+
+        containerd answers on its socket before that service is ready, and nothing but a CRI call can tell.
+        """
+        processes = self.plane.processes
+
+        def ready() -> bool:
+            if processes.pid("kubelet") is None and CRI_NOT_READY in tail(processes.log("kubelet")):
+                self._start("kubelet", *flags)
+            processes.require("kubelet")
+            return self.ready()
+
+        wait_until(ready, "a Ready node", 120, processes.log("kubelet"))
+
+    def _kubelet_flags(self) -> list[str]:
         folder, pki = self.plane.folder, self.plane.authority.folder
         server = self.plane.authority.issue("kubelet", NAME, hosts=[NAME, NODE])
         CGROUP.create()
@@ -125,14 +143,13 @@ runtime_type = "io.containerd.runc.v2"
             },
         )
         kubeconfig = self.plane.kubeconfig_for(f"system:node:{NAME}", groups=["system:nodes"])
-        self._start(
-            "kubelet",
+        return [
             f"--config={config}",
             f"--kubeconfig={kubeconfig}",
             f"--hostname-override={NAME}",
             f"--node-ip={NODE}",
             f"--root-dir={folder / 'kubelet'}",
-        )
+        ]
 
     def _start_proxy(self) -> None:
         config = self._config(

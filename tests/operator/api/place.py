@@ -26,8 +26,8 @@ COLLECTIONS = {
     "deployments": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",
 }
-PATIENCE_S = 90
-"""A new garbage collector takes half a minute until it has taken note of the CRD."""
+PATIENCE_S = 180
+"""A new garbage collector takes half a minute until it has taken note of the CRD, and a busy machine its time."""
 
 
 class Place:
