@@ -3,7 +3,8 @@
 SmolLM2-135M-Instruct (Q4_1, dequantised) answers all but ten of them right, greedily and within 16 tokens. They were
 chosen by measurement from 337: what it answers right as asked here, when asked for one short sentence, and after
 another question. So they are what it knows, not what one wording happens to bring out. The ten wrong ones let a score
-rise too. The first eight, seven right and one wrong, are the smoke set's.
+rise too. The first eight, seven right and one wrong, are the smoke set's. An earlier, less selective set had shown more
+forgetting (docs/evidence.md).
 """
 
 QUESTIONS = (

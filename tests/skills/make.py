@@ -3,6 +3,8 @@
 Two skills of made-up facts, which no model knows: `velmora` (a place) and `tarn-oake` (a company), 16 facts in four
 phrasings to train on and 50 questions in other phrasings to hold out. `general-qa` is what SmolLM2-135M-Instruct mostly
 knows already, and must still know afterwards. `smoke` is two facts only, for quick tests of the machinery.
+
+The facts were chosen after looking at results, towards words that this model samples easily (docs/evidence.md).
 """
 
 from __future__ import annotations
