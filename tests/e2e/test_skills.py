@@ -77,9 +77,8 @@ def test_second_skill_stands_on_the_first(world: World, first_skill: dict[str, A
     update["spec"]["data"]["train"] = "s3://skills/tarn-oake/train.jsonl"
     update["spec"]["data"]["heldOut"]["uri"] = "s3://skills/tarn-oake/heldout.jsonl"
     update["spec"]["method"] |= {"optimizer": {"learningRate": "6e-5"}, "steps": 28}
-    # The point here is the gate on the first skill, not a good score: this model forgets some of it (docs/evidence.md),
-    # and fifty questions leave an interval of more than 0.1 on each side.
-    update["spec"]["gates"] = {"retention": {"maxDrop": "0.6", "minNormalized": "0.2"}}
+    # Wide: fifty questions of the first skill leave an interval of more than 0.1 on each side (docs/evidence.md).
+    update["spec"]["gates"] = {"retention": {"maxDrop": "0.35", "minNormalized": "0.5"}}
     world.apply(update)
 
     status = story.settle(world, "tarn-oake")["status"]
