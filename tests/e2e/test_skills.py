@@ -61,9 +61,9 @@ def test_served_model_answers_what_it_could_not_before(world: World, first_skill
     ]
     assert learned, f"{published['version']} learned nothing that can be asked for"
     # The head may have moved on to a later skill by now; what was learned must still be there in most cases.
-    asked = learned[:3]
+    asked = learned[:5]
     right = [answer["expected"].lower() in world.ask(answer["prompt"]).lower() for answer in asked]
-    assert sum(right) >= 2, [(answer["prompt"], world.ask(answer["prompt"])) for answer in asked]
+    assert sum(right) > len(asked) / 2, [(answer["prompt"], world.ask(answer["prompt"])) for answer in asked]
 
 
 def test_second_skill_stands_on_the_first(world: World, first_skill: dict[str, Any]):
