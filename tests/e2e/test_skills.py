@@ -17,7 +17,7 @@ def test_first_skill_is_served_and_proved(world: World, first_skill: dict[str, A
     status = first_skill["status"]
     assert status["phase"] == "Succeeded", status
     assert world.kubectl("wait", "--for=condition=Ready", "skillupdate/velmora", "--timeout=5s")
-    row = world.kubectl("get", "skillupdates").splitlines()[1].split()
+    row = world.kubectl("get", "skillupdate/velmora").splitlines()[1].split()
     assert row[:2] == ["velmora", "Succeeded"]
 
     with world.storage():

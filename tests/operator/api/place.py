@@ -98,15 +98,16 @@ class Place:
             pass
         raise AssertionError(f"{kind}/{name} did not get there: {raw.pretty(last.get('status', last))}")
 
-    async def until_gone(self, kind: str, name: str) -> None:
-        """Waits until an object is not there any more."""
+    async def until_gone(self, kind: str, gone: Raw) -> None:
+        """Waits until this very object is not there any more; another one may have its name by then."""
+        name, uid = gone["metadata"]["name"], gone["metadata"]["uid"]
         only = {"fieldSelector": f"metadata.name={name}"}
         there = (await self.client.get(self.path(kind), params=only)).raise_for_status().json()
-        if not there["items"]:
+        if uid not in [item["metadata"]["uid"] for item in there["items"]]:
             return
         async with asyncio.timeout(PATIENCE_S):
-            async for event, _ in self.watch(kind, resourceVersion=there["metadata"]["resourceVersion"], **only):
-                if event == "DELETED":
+            async for event, seen in self.watch(kind, resourceVersion=there["metadata"]["resourceVersion"], **only):
+                if event == "DELETED" and seen["metadata"]["uid"] == uid:
                     return
 
     async def until_some(self, kind: str, selector: str, reached: Callable[[Raw], Any] = bool) -> Raw:

@@ -78,7 +78,7 @@ async def test_suspended_update_gives_its_gpus_back_and_goes_on_later(place: Pla
     await place.patch("skillupdates", "pausing", {"spec": {"suspend": True}})
     update = await place.phase("pausing", "Suspended")
     assert condition(update, "Suspended")["status"] == "True"
-    await place.until_gone("jobs", first["metadata"]["name"])
+    await place.until_gone("jobs", first)
     assert await place.list("pods", "sdft.dev/step=train") == []
     kubelet.steps["train"] = [kubelet.said("train")]
     resumed = {"suspend": False, "training": {"template": {"nodeSelector": {"pool": "b"}}}}
@@ -105,21 +105,21 @@ async def test_updates_of_one_model_take_turns(place: Place, kubelet: Kubelet):
 
 async def test_deleting_an_update_in_training_takes_its_jobs_along(place: Place, kubelet: Kubelet):
     kubelet.steps["train"] = []
-    await place.update("unwanted", serving=False)
+    unwanted = await place.update("unwanted", serving=False)
     await place.phase("unwanted", "Training")
     job = await place.until_some("jobs", "sdft.dev/step=train")
     await place.delete("skillupdates", "unwanted")
-    await place.until_gone("skillupdates", "unwanted")
-    await place.until_gone("jobs", job["metadata"]["name"])
+    await place.until_gone("skillupdates", unwanted)
+    await place.until_gone("jobs", job)
 
 
 async def test_recreated_update_does_not_meet_its_predecessor(place: Place, kubelet: Kubelet):
     answer = raw.outcome(Step.CHECK, Result.FAILED, "DataInvalid")
     kubelet.steps["check"] = [raw.said(answer, 42), kubelet.said("check")]
-    await place.update("again", serving=False)
+    first = await place.update("again", serving=False)
     await place.phase("again", "Failed")
     await place.delete("skillupdates", "again")
-    await place.until_gone("skillupdates", "again")
+    await place.until_gone("skillupdates", first)
     await place.update("again", serving=False)
     await place.phase("again", "Succeeded")
 
@@ -130,17 +130,17 @@ async def test_job_name_that_is_taken_stalls_and_goes_on_when_it_is_free(
     operator.kill()
     created = await place.update("taken", serving=False)
     name = raw_job_name(created)
-    foreign = {
+    job = {
         "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}},
         "suspend": True,
     }
-    await place.create("jobs", {"metadata": {"name": name}, "spec": foreign})
+    foreign = await place.create("jobs", {"metadata": {"name": name}, "spec": job})
     operator.start()
     stalled = await place.until("skillupdates", "taken", lambda u: condition(u, "Stalled") if "status" in u else None)
     assert condition(stalled, "Stalled")["reason"] == "NameConflict"
     assert name in condition(stalled, "Stalled")["message"]
     await place.delete("jobs", name)
-    await place.until_gone("jobs", name)
+    await place.until_gone("jobs", foreign)
     await place.patch("skillupdates", "taken", {"metadata": {"annotations": {"nudge": "1"}}})
     await place.phase("taken", "Succeeded")
 

@@ -66,7 +66,7 @@ async def test_update_that_was_deleted_while_the_operator_was_away_goes_back_fir
     held = await place.get("skillupdates", "absent")
     assert held["metadata"]["finalizers"] == [FINALIZER]
     operator.start()
-    await place.until_gone("skillupdates", "absent")
+    await place.until_gone("skillupdates", held)
     assert annotation(await place.get("deployments", "support-llm")) == ""
 
 

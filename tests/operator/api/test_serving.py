@@ -117,20 +117,20 @@ async def test_annotation_that_git_owns_is_not_taken(place: Place, kubelet: Kube
 async def test_update_that_is_deleted_in_its_rollout_first_goes_back(place: Place, kubelet: Kubelet):
     kubelet.steps["promote"] = []
     await place.serve()
-    await place.update("regretted")
+    update = await place.update("regretted")
     await place.until_some("pods", "sdft.dev/step=promote")
     await place.delete("skillupdates", "regretted")
-    await place.until_gone("skillupdates", "regretted")
+    await place.until_gone("skillupdates", update)
     assert annotation(await settled(place)) == ""
 
 
 async def test_promoted_update_can_be_deleted_without_a_change_of_what_is_served(place: Place, kubelet: Kubelet):
     await place.serve()
-    await place.update("done")
+    update = await place.update("done")
     await place.phase("done", "Succeeded")
     await place.until("skillupdates", "done", lambda u: not u["metadata"].get("finalizers"))
     await place.delete("skillupdates", "done")
-    await place.until_gone("skillupdates", "done")
+    await place.until_gone("skillupdates", update)
     assert annotation(await settled(place)) == candidate(place)
 
 
