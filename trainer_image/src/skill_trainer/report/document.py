@@ -1,9 +1,13 @@
-"""The report of one run as a document: everything that its page shows, and nothing that only the page needs."""
+"""The report of one run as a document: everything that its page shows, and nothing that only the page needs.
+
+docs/report.md describes `report.json` for those who read it by program. Fields are only ever added; another meaning of
+one is a new `SCHEMA_VERSION`.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -11,6 +15,8 @@ from skill_contract.evaluation import Evaluation
 from skill_contract.manifest import VersionRef
 from skill_contract.model import Document
 from skill_contract.spec import Gates
+
+SCHEMA_VERSION: Literal[1] = 1
 
 
 def _missing_unless_finite(value: Any) -> Any:
@@ -25,6 +31,7 @@ class StepPoint(Document):
     """One optimiser step."""
 
     step: int
+    """Steps done, this one included."""
     loss: Measured = None
     divergence: Measured = None
     """Of student and teacher, nats per token."""
@@ -32,13 +39,46 @@ class StepPoint(Document):
     """Of the student on its own samples, nats per token."""
     completion_tokens: Measured = None
     """Mean length of the sampled completions."""
+    cut_share: Measured = None
+    """Share of completions that were cut at the limit of new tokens, 0 to 1."""
     learning_rate: Measured = None
     gradient_norm: Measured = None
     """Before clipping."""
     seconds: dict[str, float] = Field({})
     """By part: generate, teacher, student, backward, optimizer."""
     scores: dict[str, float] = Field({})
-    """Share of right answers by suite, where this step was probed."""
+    """Share of right answers by suite, 0 to 1, where this step was probed."""
+
+
+class Mark(Document):
+    """Something that a monitor saw during training."""
+
+    step: int
+    monitor: str
+    """Its name: letters, digits, hyphens."""
+    message: str
+    """One sentence: what was measured, the threshold, what it means."""
+    stopped: bool = False
+    """Whether training ended because of it."""
+
+
+class DataSet(Document):
+    """One file or stored suite: how much it is, and what is twice in it."""
+
+    name: str
+    role: Literal["training", "held-out", "retention", "inherited"]
+    """Inherited suites come from the parent: those of the skills that it learned before."""
+    records: int
+    repeated: int = 0
+    """Records whose question, normalised, stands in an earlier one."""
+    grader: str = ""
+    """For the records that name none of their own; empty for training data."""
+    prompt_tokens: int = 0
+    """Of all prompts together, as the student reads them."""
+    longest_prompt: int = 0
+    """Tokens."""
+    longest_teacher_prompt: int = 0
+    """Tokens of the longest prompt with its demonstration; 0 where there is none."""
 
 
 class SideBySide(Document):
@@ -56,11 +96,16 @@ class SideBySide(Document):
 class RunReport(Document):
     """`report.json`; `report.html` shows the same."""
 
+    schema_version: Literal[1] = SCHEMA_VERSION
     skill: str
     description: str = ""
+    created: str = ""
+    """When the run began, RFC 3339, UTC."""
     parent: VersionRef | None = None
     outcome: str = ""
     """The step's reason, such as `Published` or `SkillForgotten`."""
+    message: str = ""
+    """The step's message, where it ended without an evaluation."""
     evaluation: Evaluation | None = None
     gates: Gates = Gates()
     settings: dict[str, Any] = Field({})
@@ -72,7 +117,13 @@ class RunReport(Document):
     """Device, number of threads, versions of libraries."""
     seed: int | None = None
     series: tuple[StepPoint, ...] = ()
+    """Empty where nothing was trained."""
+    chosen_step: int | None = None
+    """The step whose weights were scored, where that is not the last one."""
+    marks: tuple[Mark, ...] = ()
+    data: tuple[DataSet, ...] = ()
     answers: tuple[SideBySide, ...] = ()
+    """A selection: lost ones first, then those that stay wrong, learned ones, kept ones."""
     time_split: dict[str, float] = Field({})
     """Seconds of the whole run by part, in the order in which they are to be shown."""
     warnings: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from skill_contract.manifest import Manifest, VersionRef
 from skill_trainer.loop import StepReport
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
-from skill_trainer.report import RunReport, SideBySide, StepPoint, write_report
+from skill_trainer.report import DataSet, RunReport, SideBySide, StepPoint, write_report
 from skill_trainer.steps.golden import golden_set
 from skill_trainer.steps.ground import Ground
 from skill_trainer.steps.inputs import content_digest, suite_to_store
@@ -33,6 +33,7 @@ class Candidate:
 
     ground: Ground
     evaluation: Evaluation
+    data: tuple[DataSet, ...]
     rows: tuple[SideBySide, ...]
     history: tuple[StepReport, ...]
     """Empty where training was refused."""
@@ -106,6 +107,7 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
     return RunReport(
         skill=config.skill.name,
         description=config.skill.description,
+        created=ground.origin.created,
         parent=ground.origin.parent,
         outcome=outcome,
         evaluation=candidate.evaluation,
@@ -121,6 +123,7 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         environment=_environment(work.device),
         seed=config.method.seed,
         series=tuple(_point(report, is_divergence=config.method.type == "SDFT") for report in candidate.history),
+        data=candidate.data,
         answers=candidate.rows,
         time_split=_time_split(candidate.history, candidate.seconds),
         warnings=_warnings(work, candidate),
@@ -137,8 +140,8 @@ def _warnings(work: Workplace, candidate: Candidate) -> tuple[str, ...]:
 def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
     return StepPoint(
         step=report.step, loss=report.loss, divergence=report.loss if is_divergence else None, entropy=report.entropy,
-        completion_tokens=report.mean_length, learning_rate=report.learning_rate, gradient_norm=report.gradient_norm,
-        seconds=report.seconds,
+        completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
+        gradient_norm=report.gradient_norm, seconds=report.seconds,
     )  # fmt: skip
 
 

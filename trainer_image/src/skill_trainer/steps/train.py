@@ -17,6 +17,7 @@ from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, new_skill_gate, overall, retention_gates
 from skill_trainer.model import LanguageModel
 from skill_trainer.report import SideBySide, side_by_side
+from skill_trainer.steps.data_facts import data_facts
 from skill_trainer.steps.examples import make_examples, require_questions_fit
 from skill_trainer.steps.fit import fit
 from skill_trainer.steps.ground import Ground, prepare
@@ -61,12 +62,13 @@ def _train(work: Workplace) -> Outcome:
     model = LanguageModel.load(ground.parent, work.device)
     examples = make_examples(ground.inputs.train, work.config.method, model.tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
+    data = data_facts(ground.inputs, ground.suites, examples, model.tokens)
 
     work.tell(stage=Stage.GATING)
     before = measure(work, "before", model, ground.suites)
     gain, rows = _in_context_gain(work, model, ground, before)
     if gain and (refused := _refused_before_training(work, gain)):
-        return _reject(work, Candidate(ground, refused, rows, (), {"before": before.seconds}))
+        return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
 
     history = fit(work, model, examples)
     model.round_to_stored(ground.parent)
@@ -76,7 +78,7 @@ def _train(work: Workplace) -> Outcome:
     evaluation = _evaluate(work, ground.suites, gain, before, after)
     rows = side_by_side(ground.suites, before.scores, after.scores)
     seconds = {"before": before.seconds, "after": after.seconds}
-    candidate = Candidate(ground, evaluation, rows, tuple(history), seconds)
+    candidate = Candidate(ground, evaluation, data, rows, tuple(history), seconds)
     if evaluation.verdict is not Verdict.PASSED:
         return _reject(work, candidate)
 
