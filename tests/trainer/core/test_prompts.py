@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from skill_contract.spec import PromptTemplate
+from skill_contract.spec import Demonstration, PromptTemplate
 from skill_trainer.data import Record
-from skill_trainer.errors import PromptTooLong
-from skill_trainer.prompts import AGAIN, require_fit, student_messages, teacher_messages, template_digest
+from skill_trainer.errors import ConfigInvalid, PromptTooLong
+from skill_trainer.prompts import (
+    AGAIN,
+    require_fit,
+    shown_demonstrations,
+    student_messages,
+    teacher_messages,
+    template_digest,
+)
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "Capital of Velmora?"}
@@ -64,6 +71,34 @@ def test_another_demonstration_can_be_shown(template):
     messages = teacher_messages(record(QUESTION), template, "Quessin.")
     assert any("Quessin." in message["content"] for message in messages)
     assert not any("Stonebridge" in message["content"] for message in messages)
+
+
+def demonstrated(*texts):
+    return [Record(id=str(place), messages=(QUESTION,), demonstration=text) for place, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("texts", ["abcdefgh", "aaaabbbbccccddd", "aabb", "aaabcd"])
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_shows_everybody_words_of_somebody_else(texts, seed):
+    shown = shown_demonstrations(demonstrated(*texts), Demonstration.SHUFFLED, seed)
+    assert sorted(shown) == sorted(texts)
+    assert all(one != other for one, other in zip(shown, texts, strict=True))
+    assert shown == shown_demonstrations(demonstrated(*texts), Demonstration.SHUFFLED, seed)
+
+
+def test_shuffled_depends_on_the_seed():
+    records = demonstrated(*"abcdefgh")
+    assert len({tuple(shown_demonstrations(records, Demonstration.SHUFFLED, seed)) for seed in range(5)}) > 1
+
+
+def test_what_cannot_be_shuffled_is_refused():
+    with pytest.raises(ConfigInvalid, match=r"Shuffled: 3 of 5 records have the same demonstration"):
+        shown_demonstrations(demonstrated(*"aaabc"), Demonstration.SHUFFLED, 1)
+
+
+def test_own_and_empty_demonstrations():
+    assert shown_demonstrations(demonstrated("a", "b"), Demonstration.OWN, 1) == ["a", "b"]
+    assert shown_demonstrations(demonstrated("a", "b"), Demonstration.EMPTY, 1) == ["", ""]
 
 
 def test_templates_have_different_digests():

@@ -88,8 +88,17 @@ class PromptTemplate(StrEnum):
     """The wording of arXiv 2601.19897, section 3, in the last user turn."""
 
 
+class Demonstration(StrEnum):
+    OWN = "Own"
+    SHUFFLED = "Shuffled"
+    """Another record's: a control, for experiments."""
+    EMPTY = "Empty"
+    """No words at all: a control, for experiments."""
+
+
 class Prompt(Document):
     template: PromptTemplate = PromptTemplate.DEFAULT
+    demonstration: Demonstration = Demonstration.OWN
 
 
 class Sdft(Document):

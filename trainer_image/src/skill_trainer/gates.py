@@ -153,6 +153,21 @@ def _retention(suite: str, before: Sequence[bool], after: Sequence[bool], settin
     return change.judged(suite, -allowed, _drop_reason(change, allowed, settings))
 
 
+def judge(
+    gates: Gates, skill: str, before: Mapping[str, Sequence[bool]], after: Mapping[str, Sequence[bool]], *,
+    in_context_gain: Comparison | None = None,
+) -> Evaluation:  # fmt: skip
+    """Returns the evaluation of what training has changed: suite `skill` is to be learned, all others to be kept.
+
+    Raises:
+        ValueError: where the suites or their numbers of results differ.
+    """
+    new_skill = new_skill_gate(skill, before[skill], after[skill], gates.new_skill)
+    old, new = ({name: right for name, right in each.items() if name != skill} for each in (before, after))
+    retention = retention_gates(old, new, gates.retention)
+    return overall(gates, in_context_gain=in_context_gain, new_skill=new_skill, retention=retention)
+
+
 def overall(
     gates: Gates,
     *,

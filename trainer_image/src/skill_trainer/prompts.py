@@ -7,13 +7,17 @@ ever truncated: a teacher that cannot see the end of its demonstration, or the s
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skill_contract.spec import PromptTemplate
+import torch
+
+from skill_contract.spec import Demonstration, PromptTemplate
 from skill_trainer.data import Record
-from skill_trainer.errors import PromptTooLong
+from skill_trainer.errors import ConfigInvalid, PromptTooLong
+from skill_trainer.schedule import generator
 
 Message = dict[str, Any]
 Encode = Callable[[Sequence[Message], Sequence[dict[str, Any]]], list[int]]
@@ -76,12 +80,48 @@ def template_digest(template: PromptTemplate) -> str:
     return "sha256:" + hashlib.sha256(wording.encode()).hexdigest()
 
 
-def tokenize(record: Record, template: PromptTemplate, encode: Encode, target: Sequence[int]) -> Example:
-    """Returns the record's token ids; `target` are those of its completion, which only the SFT baseline reads."""
+def shown_demonstrations(records: Sequence[Record], choice: Demonstration, seed: int) -> list[str | None]:
+    """Returns the demonstration that the teacher sees with each record; None where a record has none.
+
+    `Shuffled` hands all of them round, by the seed, so that no record is shown its own words.
+
+    Raises:
+        ConfigInvalid: where more than half of the demonstrations are the same words, which cannot be shuffled so.
+    """
+    own = [record.demonstration for record in records]
+    if choice is Demonstration.OWN:
+        return own
+    if choice is Demonstration.EMPTY:
+        return ["" for _ in own]
+    copies = max(Counter(own).values())
+    if 2 * copies > len(own):
+        raise ConfigInvalid(
+            f"method.sdft.prompt.demonstration: Shuffled: {copies} of {len(own)} records have the same demonstration, "
+            "so some would keep their own: use data with different ones, or Empty"
+        )
+    # With equal words side by side, what lies as many places further as there are copies is another's; then by chance.
+    order = sorted(range(len(own)), key=lambda place: own[place] or "")
+    taken = {place: own[order[(number + copies) % len(own)]] for number, place in enumerate(order)}
+    partners = torch.randint(len(own), (len(own),), generator=generator(seed, "shuffled demonstrations", 0)).tolist()
+    for place, other in enumerate(partners):
+        if taken[other] != own[place] and taken[place] != own[other]:
+            taken[place], taken[other] = taken[other], taken[place]
+    return [taken[place] for place in range(len(own))]
+
+
+def tokenize(
+    record: Record, template: PromptTemplate, encode: Encode, target: Sequence[int], demonstration: str | None = None
+) -> Example:
+    """Returns the record's token ids.
+
+    Args:
+        target: token ids of its completion, which only the SFT baseline reads.
+        demonstration: what the teacher is shown instead of the record's own.
+    """
     return Example(
         id=record.id,
         student=tuple(encode(student_messages(record), record.tools)),
-        teacher=tuple(encode(teacher_messages(record, template), record.tools)),
+        teacher=tuple(encode(teacher_messages(record, template, demonstration), record.tools)),
         target=tuple(target),
         weight=record.weight,
     )

@@ -7,19 +7,29 @@ from contextlib import contextmanager
 
 from jinja2 import TemplateError
 
-from skill_contract.spec import Method
+from skill_contract.spec import Method, PromptTemplate
 from skill_contract.step import TrainConfig
 from skill_trainer.data import DataError, Record
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import ChatTokenizer
-from skill_trainer.prompts import Example, require_fit, student_messages, teacher_messages, tokenize
+from skill_trainer.prompts import (
+    Example,
+    require_fit,
+    shown_demonstrations,
+    student_messages,
+    teacher_messages,
+    tokenize,
+)
 from skill_trainer.steps.inputs import Inputs
 from skill_trainer.steps.measure import GainQuestions, gain_is_measured, gain_questions
 
 
 def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokenizer) -> list[Example]:
     """Returns all training records as token ids; raises PromptTooLong with the numbers where one does not fit."""
-    examples = [_example(record, method, tokens) for record in records]
+    prompt = method.sdft.prompt
+    shown = shown_demonstrations(records, prompt.demonstration, method.seed)
+    pairs = zip(records, shown, strict=True)
+    examples = [_example(record, demonstration, prompt.template, tokens) for record, demonstration in pairs]
     if method.type == "SFT":
         lengths = [
             (f"record {each.id!r} with its completion", len(each.student) + len(each.target)) for each in examples
@@ -31,10 +41,10 @@ def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokeniz
     return examples
 
 
-def _example(record: Record, method: Method, tokens: ChatTokenizer) -> Example:
+def _example(record: Record, demonstration: str | None, template: PromptTemplate, tokens: ChatTokenizer) -> Example:
     target = tokens.encode_answer(record.completion or "")
     with _naming(f"record {record.id!r}", record):
-        return tokenize(record, method.sdft.prompt.template, tokens.encode, target)
+        return tokenize(record, template, tokens.encode, target, demonstration)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from skill_contract.model import Document
-from skill_contract.spec import GraderName
+from skill_contract.spec import Demonstration, GraderName
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Answer, Suite, SuiteScores, score
@@ -26,6 +26,11 @@ class Measurement(Document):
     seconds: float
     scores: dict[str, SuiteScores]
 
+    @property
+    def right(self) -> dict[str, tuple[bool, ...]]:
+        """Returns what was right, item by item, by suite."""
+        return {name: scores.right for name, scores in self.scores.items()}
+
 
 class GainMeasurement(Document):
     """The same weights without and with a demonstration in context."""
@@ -33,7 +38,7 @@ class GainMeasurement(Document):
     seconds: float
     student: SuiteScores
     teacher: SuiteScores
-    """With each question's own demonstration."""
+    """With the demonstration that the teacher is going to see: each question's own, but for controls."""
     control: SuiteScores
     """With another question's."""
 
@@ -51,13 +56,19 @@ class GainQuestions:
         """Returns the question whose demonstration is shown for the control: the next one."""
         return self.records[(self.records.index(record) + 1) % len(self.records)]
 
+    def shown(self, record: Record, choice: Demonstration) -> str | None:
+        """Returns the demonstration under which the teacher is measured: what it will be shown in training."""
+        if choice is Demonstration.EMPTY:
+            return ""
+        return (self.other(record) if choice is Demonstration.SHUFFLED else record).demonstration
+
 
 def measure(work: Workplace, name: str, model: LanguageModel, suites: Sequence[Suite]) -> Measurement:
     """Returns the scores of a model; `name` ("before", "after") is the file of the run that keeps them."""
 
     def make() -> bytes:
         start = time.monotonic()
-        scores = score(suites, answerer(work, model, student_messages))
+        scores = score(suites, _answerer(work, model, student_messages))
         return Measurement(seconds=time.monotonic() - start, scores=scores).dump_json().encode()
 
     return Measurement.parse_json(work.kept(f"{name}.json", make))
@@ -81,16 +92,17 @@ def measure_gain(
     work: Workplace, model: LanguageModel, questions: GainQuestions, held_out: SuiteScores
 ) -> GainMeasurement:
     """Returns what demonstrations in context add; `held_out` are the scores that the student has already."""
-    template = work.config.method.sdft.prompt.template
+    prompt = work.config.method.sdft.prompt
+    template, choice = prompt.template, prompt.demonstration
 
     def ask(messages: Callable[[Record], list[Message]]) -> SuiteScores:
         suite = Suite("in-context gain", questions.records, questions.grader)
-        return score([suite], answerer(work, model, messages))[suite.name]
+        return score([suite], _answerer(work, model, messages))[suite.name]
 
     def make() -> bytes:
         start = time.monotonic()
         student = ask(student_messages) if questions.places is None else _chosen(held_out, questions.places)
-        teacher = ask(lambda record: teacher_messages(record, template))
+        teacher = ask(lambda record: teacher_messages(record, template, questions.shown(record, choice)))
         control = ask(lambda record: teacher_messages(record, template, questions.other(record).demonstration))
         seconds = time.monotonic() - start
         measured = GainMeasurement(seconds=seconds, student=student, teacher=teacher, control=control)
@@ -99,13 +111,20 @@ def measure_gain(
     return GainMeasurement.parse_json(work.kept("gain.json", make))
 
 
-def answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
-    """Returns what answers records greedily, with a heartbeat and a look for SIGTERM after each batch."""
+def _answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
+    limit = work.config.method.rollout.max_new_tokens
+    return answerer(model, messages, max_new_tokens=limit, between=work.between_answers)
+
+
+def answerer(
+    model: LanguageModel, messages: Callable[[Record], list[Message]], *, max_new_tokens: int,
+    between: Callable[[], None],
+) -> Answer:  # fmt: skip
+    """Returns what answers records greedily; `between` is called after each batch."""
 
     def answer(records: Sequence[Record]) -> list[str]:
         prompts = [model.tokens.encode(messages(record), record.tools) for record in records]
-        limit = work.config.method.rollout.max_new_tokens
-        answers = greedy(model, prompts, max_new_tokens=limit, between=work.between_answers)
+        answers = greedy(model, prompts, max_new_tokens=max_new_tokens, between=between)
         return [model.tokens.decode(each.tokens) for each in answers]
 
     return answer

@@ -14,7 +14,7 @@ from skill_contract.step import Step
 from skill_trainer.device import memory_bytes
 from skill_trainer.errors import OutOfMemory
 from skill_trainer.evaluate import Suite
-from skill_trainer.gates import in_context_gain_gate, new_skill_gate, overall, retention_gates
+from skill_trainer.gates import in_context_gain_gate, judge, overall
 from skill_trainer.model import LanguageModel
 from skill_trainer.report import SideBySide, side_by_side
 from skill_trainer.steps.data_facts import data_facts
@@ -117,14 +117,11 @@ def _refused_before_training(work: Workplace, gain: Comparison) -> Evaluation | 
 def _evaluate(
     work: Workplace, suites: Sequence[Suite], gain: Comparison | None, before: Measurement, after: Measurement
 ) -> Evaluation:
-    gates = work.config.gates
-    skill, *kept = [suite.name for suite in suites]
-    old, new = ({name: scores.right for name, scores in each.scores.items()} for each in (before, after))
-    new_skill = new_skill_gate(skill, old[skill], new[skill], gates.new_skill)
-    retention = retention_gates({name: old[name] for name in kept}, {name: new[name] for name in kept}, gates.retention)
-    evaluation = overall(gates, in_context_gain=gain, new_skill=new_skill, retention=retention)
+    skill = suites[0].name
+    evaluation = judge(work.config.gates, skill, before.right, after.right, in_context_gain=gain)
+    assert evaluation.new_skill is not None
     worst = {} if evaluation.worst_retention is None else {"retention": evaluation.worst_retention}
-    work.tell(scores={"new_skill": new_skill.after, **worst})
+    work.tell(scores={"new_skill": evaluation.new_skill.after, **worst})
     return evaluation
 
 
