@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from skill_contract.model import Document
 
 
@@ -35,6 +37,47 @@ class Comparison(Document):
     """One sentence: the bound that was compared, the threshold, the way out."""
 
 
+class Signature(StrEnum):
+    """What a training run that goes wrong looks like from inside."""
+
+    TEACHER_IGNORED = "TeacherIgnored"
+    """The teacher says the same with the demonstration as the untrained student without."""
+    DIVERGENCE_RISING = "DivergenceRising"
+    """The student moves away from its teacher."""
+    FEEDBACK_COLLAPSE = "FeedbackCollapse"
+    """Student and teacher agree better and better, on worse and worse answers."""
+    ENTROPY_COLLAPSE = "EntropyCollapse"
+    LENGTH_DRIFT = "LengthDrift"
+    ANSWERS_CUT = "AnswersCut"
+    NO_LOSS = "NoLoss"
+    """Answers no longer than what is skipped teach nothing."""
+    REPETITION = "Repetition"
+    LEAKED_PHRASES = "LeakedPhrases"
+    """Answers that speak of an example which only the teacher was shown."""
+    RETENTION_DROP = "RetentionDrop"
+    FORGETTING = "Forgetting"
+    """A retention drop that stays."""
+    NOTHING_LEARNED = "NothingLearned"
+    """Every answer is still the parent's."""
+
+
+class Action(StrEnum):
+    STOP = "Stop"
+    """Training ends here; the best state so far is evaluated."""
+    MARK = "Mark"
+    """Said, and nothing else."""
+
+
+class Alarm(Document):
+    """A signature that was seen during training, at the first step at which it was."""
+
+    signature: Signature
+    step: int
+    action: Action
+    message: str = Field(max_length=512)
+    """One sentence: the figures, the threshold, the way out."""
+
+
 class Evaluation(Document):
     """All gates of one update."""
 
@@ -44,9 +87,16 @@ class Evaluation(Document):
     retention: tuple[Comparison, ...] = ()
     worst_retention: float | None = None
     """The smallest `normalized` of all retention suites."""
+    step: int | None = None
+    """The step whose weights were evaluated: the best one that was probed, the last one where none was."""
+    alarms: tuple[Alarm, ...] = ()
     verdict: Verdict
 
     def abridged(self) -> Evaluation:
-        """Returns the same evaluation with only the worst retention suite, for places of bounded size."""
+        """Returns the same evaluation with the worst retention suite and the first alarms only, briefly.
+
+        For places of bounded size.
+        """
         worst = sorted(self.retention, key=lambda suite: (suite.verdict == Verdict.PASSED, suite.normalized))
-        return self.model_copy(update={"retention": tuple(worst[:1])})
+        brief = tuple(each.model_copy(update={"message": each.message[:120]}) for each in self.alarms[:4])
+        return self.model_copy(update={"retention": tuple(worst[:1]), "alarms": brief})

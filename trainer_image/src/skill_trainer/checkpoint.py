@@ -6,17 +6,15 @@ Learning rate, order of the data and random numbers are functions of the step (s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from skill_trainer.loop import StepReport
 from skill_trainer.model import LanguageModel
+from skill_trainer.step_report import Series, StepReport
 from skill_trainer.teacher import Teacher
 
 STUDENT, TEACHER, OPTIMIZER, STATE = "student.safetensors", "teacher.safetensors", "optimizer.safetensors", "state.json"
@@ -37,7 +35,7 @@ def save_state(
         for key, value in optimizer.state[parameter].items()
     }
     save_file(_detached(moments), folder / OPTIMIZER)
-    (folder / STATE).write_text(json.dumps([asdict(report) for report in history]))
+    (folder / STATE).write_bytes(Series.dump_json(list(history)))
 
 
 def load_state(
@@ -52,7 +50,12 @@ def load_state(
         for key_and_name, value in load_file(folder / OPTIMIZER).items():
             key, _, name = key_and_name.partition("/")
             optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
-    return [StepReport(**report) for report in json.loads((folder / STATE).read_text())]
+    return load_series(folder)
+
+
+def load_series(folder: Path) -> list[StepReport]:
+    """Returns the reports of all steps done."""
+    return Series.validate_json((folder / STATE).read_bytes())
 
 
 @torch.no_grad()

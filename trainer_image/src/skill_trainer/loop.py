@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,33 +24,10 @@ from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, Objective
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import batch_indices, learning_rate, total_steps
+from skill_trainer.step_report import StepReport, report_step
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Padded tokens of one forward and backward pass: bounds the memory of activations, changes only roundings."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one step has to tell."""
-
-    step: int
-    """Steps done, this one included."""
-    loss: float
-    entropy: float
-    """Of the student's distribution, nats per token."""
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
-    mean_length: float
-    """Tokens of an answer."""
-    cut_share: float
-    """Share of answers that were cut at the limit of new tokens."""
-    empty_share: float
-    """Share of answers that are too short to carry a loss (not longer than the skipped tokens)."""
-    tokens_answered: int
-    """Tokens of all answers together."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by part: generate, teacher, student, backward, optimizer."""
 
 
 def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
@@ -62,14 +38,16 @@ def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
 def train(
     student: LanguageModel, objective: Objective, optimizer: torch.optim.Optimizer, examples: Sequence[Example],
     method: Method, *, done: int, save_every: int, on_step: Callable[[StepReport], None], save: Callable[[int], None],
-    stop: Callable[[], bool], alive: Callable[[], None] = lambda: None, part_tokens: int | None = None,
+    stop: Callable[[], bool], enough: Callable[[], bool] = lambda: False, alive: Callable[[], None] = lambda: None,
+    part_tokens: int | None = None,
 ) -> None:  # fmt: skip
     """Trains `student` in place from step `done` to the end.
 
     Args:
         on_step: called after each step, before it is saved.
         save: called with the number of steps done, every `save_every` steps, at the end, and when stopped.
-        stop: asked after each step.
+        stop: asked after each step: save and go, to be continued.
+        enough: asked after each step: this was the last one.
         alive: called several times a step, which may take minutes: the heartbeat.
         part_tokens: instead of PART_TOKENS of the student's device.
 
@@ -108,12 +86,20 @@ def train(
             if objective.teacher:
                 objective.teacher.follow(student)
 
-        on_step(_report(step + 1, items, objective, loss=loss, entropy=entropy, norm=norm, rate=rate, clock=clock))
+        answers, finished = [item.answer for item in items], [item.finished for item in items]
+        report = report_step(
+            step + 1, answers, finished, skip=objective.skip, loss=loss, entropy=entropy, gradient_norm=norm,
+            learning_rate=rate, seconds=clock.seconds,
+        )  # fmt: skip
+        on_step(report)
+        ending = step + 1 == total or enough()
         stopping = stop()
-        if stopping or (step + 1) % save_every == 0 or step + 1 == total:
+        if stopping or ending or (step + 1) % save_every == 0:
             save(step + 1)
         if stopping:
             raise Preempted(f"stopped after step {step + 1} of {total}, which is saved: start it again to go on")
+        if ending:
+            return
 
 
 def parts(items: Sequence[Item], objective: Objective, part_tokens: int) -> Iterator[list[Item]]:
@@ -171,18 +157,3 @@ class _Clock:
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
-
-
-def _report(
-    step: int, items: Sequence[Item], objective: Objective, *, loss: float, entropy: float, norm: float, rate: float,
-    clock: _Clock,
-) -> StepReport:  # fmt: skip
-    lengths = [len(item.answer) for item in items]
-    return StepReport(
-        step=step, loss=loss, entropy=entropy, gradient_norm=norm, learning_rate=rate,
-        mean_length=sum(lengths) / len(lengths),
-        cut_share=sum(not item.finished for item in items) / len(items),
-        empty_share=sum(length <= objective.skip for length in lengths) / len(lengths),
-        tokens_answered=sum(lengths),
-        seconds=dict(clock.seconds),
-    )  # fmt: skip

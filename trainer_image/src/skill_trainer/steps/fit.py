@@ -7,17 +7,17 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from skill_contract.progress import Stage
 from skill_store.errors import DigestMismatch, NotFound
 from skill_trainer.checkpoint import load_state, save_state
 from skill_trainer.device import memory_bytes
-from skill_trainer.loop import StepReport, make_optimizer, train
+from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
+from skill_trainer.step_report import Series, StepReport
 from skill_trainer.steps.workplace import Workplace
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
         save_state(folder, model, objective.teacher, optimizer, history)
         work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep, lambda *_: work.tell())
         shutil.rmtree(folder)
-        work.run.put("metrics.jsonl", "".join(f"{json.dumps(asdict(report))}\n" for report in history).encode())
+        lines = (json.dumps(report) for report in Series.dump_python(history, mode="json"))
+        work.run.put("metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
         _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 

@@ -14,10 +14,10 @@ import torch
 
 from skill_contract.evaluation import Evaluation, Verdict
 from skill_contract.manifest import Manifest, VersionRef
-from skill_trainer.loop import StepReport
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
 from skill_trainer.report import DataSet, RunReport, SideBySide, StepPoint, write_report
+from skill_trainer.step_report import StepReport
 from skill_trainer.steps.golden import golden_set
 from skill_trainer.steps.ground import Ground
 from skill_trainer.steps.inputs import content_digest, suite_to_store
