@@ -52,7 +52,7 @@ def test_the_pinned_head_is_accepted(config):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"method": {"adaptation": {"type": "LoRA"}}}, "LoRA is not supported yet: use Full"),
+        ({"method": {"adaptation": {"type": "Full", "lora": {}}}}, "with type: Full, remove lora"),
         ({"training": {"nodes": 2}}, "more than one process is not supported yet"),
         ({"training": {"gpusPerNode": 8}}, "gpusPerNode 8"),
     ],
@@ -148,7 +148,8 @@ def test_the_same_update_again_is_already_applied(config, run_train):
 def test_memory_estimate_counts_the_teacher_and_smollm2_as_measured():
     """4.0 GB were measured for SDFT of SmolLM2-135M at 8 sequences of about 90 tokens, 3.3 GB for SFT."""
     shape = Shape(num_parameters=134_515_008, layers=30, width=576, inner_width=1536, vocabulary=49152)
-    sdft, sft = (estimate_bytes(shape, method=kind, gpu=False, batch_tokens=720) for kind in ("SDFT", "SFT"))
+    methods = (method(type=kind) for kind in ("SDFT", "SFT"))
+    sdft, sft = (estimate_bytes(shape, method=each, gpu=False, batch_tokens=720) for each in methods)
     assert 3.2e9 < sdft < 5e9
     assert sdft - sft == 134_515_008 * 4
 

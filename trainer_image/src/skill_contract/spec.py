@@ -113,11 +113,18 @@ class LoRA(Document):
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     target_modules: tuple[str, ...] = ("all-linear",)
+    publish: Literal["Merged", "Adapter"] = "Merged"
+    """Adapter: the adapter itself, too, in a folder beside the merged weights."""
 
 
 class Adaptation(Document):
     type: Literal["Full", "LoRA"] = "Full"
     lora: LoRA | None = None
+
+    @property
+    def adapter(self) -> LoRA | None:
+        """The adapter that is trained, its defaults filled in; None where all weights are."""
+        return (self.lora or LoRA()) if self.type == "LoRA" else None
 
 
 class Optimizer(Document):

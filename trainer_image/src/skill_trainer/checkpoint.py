@@ -1,6 +1,7 @@
 """The state of a run between two steps, as files: safetensors and JSON, nothing pickled. Knows folders, no storage.
 
-Weights of student and teacher, the optimiser's moments, and the reports of all steps done: that is all there is.
+What training changes of student and teacher (an adapter's weights, or all), the optimiser's moments, and the reports of
+all steps done: that is all there is. Everything else is the parent's.
 Learning rate, order of the data and random numbers are functions of the step (see `schedule`), so they cannot be lost.
 """
 
@@ -26,12 +27,12 @@ def save_state(
 ) -> None:  # fmt: skip
     """Writes the state after the last step of `history` into an empty folder."""
     folder.mkdir(parents=True)
-    save_file(_detached(student.named_parameters()), folder / STUDENT)
-    if teacher:
-        save_file(_detached(teacher.model.named_parameters()), folder / TEACHER)
+    save_file(_detached(student.trained_parameters()), folder / STUDENT)
+    if teacher and (state := teacher.state()):
+        save_file(_detached(state), folder / TEACHER)
     moments = {
         f"{key}/{name}": value
-        for name, parameter in student.named_parameters().items()
+        for name, parameter in student.trained_parameters().items()
         for key, value in optimizer.state[parameter].items()
     }
     save_file(_detached(moments), folder / OPTIMIZER)
@@ -42,11 +43,11 @@ def load_state(
     folder: Path, student: LanguageModel, teacher: Teacher | None, optimizer: torch.optim.Optimizer | None
 ) -> list[StepReport]:
     """Brings student, teacher and optimiser to the saved state, in place; returns the reports of all steps done."""
-    _restore(student, folder / STUDENT)
-    if teacher:
-        _restore(teacher.model, folder / TEACHER)
+    _restore(student.trained_parameters(), folder / STUDENT)
+    if teacher and (state := teacher.state()):
+        _restore(state, folder / TEACHER)
     if optimizer:
-        parameters = student.named_parameters()
+        parameters = student.trained_parameters()
         for key_and_name, value in load_file(folder / OPTIMIZER).items():
             key, _, name = key_and_name.partition("/")
             optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
@@ -59,8 +60,8 @@ def load_series(folder: Path) -> list[StepReport]:
 
 
 @torch.no_grad()
-def _restore(model: LanguageModel, path: Path) -> None:
-    saved, parameters = load_file(path), model.named_parameters()
+def _restore(parameters: dict[str, Tensor], path: Path) -> None:
+    saved = load_file(path)
     assert saved.keys() == parameters.keys(), f"{path} belongs to another model"
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])

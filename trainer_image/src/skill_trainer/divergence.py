@@ -148,8 +148,10 @@ class _ChunkedLoss(torch.autograd.Function):
             entropy -= ((s_RV.exp() * s_RV).sum(-1) * share_R).sum()
             gradient_RV = gradient_RV.mul_(share_R[:, None] / plan.temperature).to(dtype)
             hidden_gradient[rows] = (gradient_RV @ weight_VD.to(dtype)).to(hidden_RD.dtype)
-            weight_gradient = _plus(weight_gradient, (gradient_RV.T @ hidden_RD[rows].to(dtype)).to(weight_VD.dtype))
-            if bias_V is not None:
+            if ctx.needs_input_grad[1]:  # not where only an adapter is trained
+                part_VD = (gradient_RV.T @ hidden_RD[rows].to(dtype)).to(weight_VD.dtype)
+                weight_gradient = _plus(weight_gradient, part_VD)
+            if bias_V is not None and ctx.needs_input_grad[2]:
                 bias_gradient = _plus(bias_gradient, gradient_RV.sum(0).to(bias_V.dtype))
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
         ctx.mark_non_differentiable(entropy)

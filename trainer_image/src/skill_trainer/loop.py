@@ -32,7 +32,7 @@ PART_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
     """Returns AdamW without weight decay; the loop sets its learning rate before each step."""
-    return torch.optim.AdamW(student.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+    return torch.optim.AdamW(student.trained_parameters().values(), lr=0.0, weight_decay=0.0, fused=True)
 
 
 def train(

@@ -1,14 +1,18 @@
 """How much memory a run will need. An estimate for the user before a machine is asked for; pure.
 
 Full fine-tuning keeps, in fp32, weights, gradients, two moments of AdamW and, for SDFT, the teacher: 20 bytes a weight.
+With an adapter that is true of the adapter's few numbers; of the weights beside it there is one copy, and of those that
+have an adapter a second one for an averaged teacher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from skill_contract.spec import Method, TeacherWeights
+from skill_trainer.adapter import AdapterSize
 from skill_trainer.divergence import CHUNK_ROWS
 from skill_trainer.loop import PART_TOKENS
 
@@ -40,17 +44,31 @@ class Shape:
         )
 
 
-def estimate_bytes(shape: Shape, *, method: Literal["SDFT", "SFT"], gpu: bool, batch_tokens: int) -> int:
+def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> tuple[int, int]:
+    """Returns how many fp32 numbers there are between two steps: in memory, and in a checkpoint."""
+    is_averaged = method.type == "SDFT" and method.sdft.teacher.weights is TeacherWeights.EMA
+    if adapter:
+        teacher = adapter.adapted if is_averaged else 0
+        return shape.num_parameters + 4 * adapter.trained + teacher, 3 * adapter.trained + teacher
+    all_weights = shape.num_parameters
+    return all_weights * (5 if method.type == "SDFT" else 4), all_weights * (4 if is_averaged else 3)
+
+
+def estimate_bytes(
+    shape: Shape, *, method: Method, gpu: bool, batch_tokens: int, adapter: AdapterSize | None = None
+) -> int:
     """Returns the memory of training at its peak, in bytes.
 
     Args:
+        adapter: what alone is trained, where it is not all.
         gpu: activations are bf16 there and fp32 on a CPU.
         batch_tokens: padded tokens of a whole batch, teacher's prompts included; cut into parts where it is large.
     """
-    state = shape.num_parameters * FP32 * (5 if method == "SDFT" else 4)
+    state = FP32 * state_numbers(shape, method, adapter)[0]
     part = min(batch_tokens, PART_TOKENS["cuda" if gpu else "cpu"])
     # What autograd keeps of a layer: inputs of products and norms, queries, keys, values; gate, up, their product.
     activations = part * shape.layers * (10 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
-    # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient beside it.
-    loss = 6 * CHUNK_ROWS * shape.vocabulary * FP32 + shape.vocabulary * shape.width * FP32
+    # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, where it is trained.
+    head = 0 if adapter else shape.vocabulary * shape.width * FP32
+    loss = 6 * CHUNK_ROWS * shape.vocabulary * FP32 + head
     return state + activations + loss

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,11 +22,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from skill_contract.spec import LoRA
+from skill_trainer.adapter import Adapter
 from skill_trainer.device import precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import ModelInvalid
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+LEFT_BEHIND = (".skill", "adapter")
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 MIN_SAVED = 64
 """Tokens from which a shared beginning is worth another pass over the weights."""
@@ -47,6 +50,8 @@ class ChatTokenizer:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Returns the tokenizer in a model folder; raises ModelInvalid where one is missing or has no chat template."""
+        if (folder / "adapter_config.json").exists():
+            raise ModelInvalid(f"{folder}: is an adapter (adapter_config.json): merge it into its base model first")
         try:
             config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
@@ -74,9 +79,10 @@ class ChatTokenizer:
 class LanguageModel:
     """A causal language model with fp32 weights. Dropout is always off: nothing is pulled towards its own noise."""
 
-    def __init__(self, network: Any, tokens: ChatTokenizer) -> None:
+    def __init__(self, network: Any, tokens: ChatTokenizer, adapter: Adapter | None = None) -> None:
         self.network = network.eval()
         self.tokens = tokens
+        self.adapter = adapter
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
@@ -127,10 +133,27 @@ class LanguageModel:
         """Returns every weight once by its name."""
         return dict(self.network.named_parameters())
 
-    def frozen_copy(self) -> Self:
-        """Returns a copy with weights of its own and without gradients."""
-        twin = copy.deepcopy(self.network).requires_grad_(requires_grad=False)
-        return type(self)(twin, self.tokens)
+    def adapt(self, spec: LoRA, seed: int) -> None:
+        """Gives the model an adapter, which alone is trained from now on; raises ConfigInvalid as `Adapter` does."""
+        self.adapter = Adapter(self.network, spec, seed)
+        self.network.eval()  # the new layers, too
+
+    def trained_parameters(self) -> dict[str, Tensor]:
+        """Returns, by name, what training changes: every weight, or the adapter's."""
+        return {name: weight for name, weight in self.named_parameters().items() if weight.requires_grad}
+
+    def effective_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields name and value of each weight that training changes, as a model without adapter would have it."""
+        if self.adapter:
+            yield from self.adapter.effective()
+        else:
+            yield from self.named_parameters().items()
+
+    def frozen_copy(self) -> LanguageModel:
+        """Returns a copy without adapter and gradients; what no training changes, it shares."""
+        if self.adapter:
+            return LanguageModel(self.adapter.plain_copy(), self.tokens)
+        return LanguageModel(copy.deepcopy(self.network).requires_grad_(requires_grad=False), self.tokens)
 
     def hidden_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
         """Returns the last hidden states [R, D] of each sequence from position `first` to its end, one after the other.
@@ -181,11 +204,13 @@ class LanguageModel:
             return self.network.get_output_embeddings()(hidden_BTD[:, -1]).float()
 
     def round_to_stored(self, folder: Path) -> torch.dtype:
-        """Rounds the weights to the type that `folder`, the parent, is stored in; returns the type.
+        """Merges the adapter, then rounds all weights to the type that `folder`, the parent, is stored in; returns it.
 
         What is scored and published afterwards are then the same numbers.
         """
         dtype = stored_dtype(folder)
+        if self.adapter:
+            self.adapter.merge()
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(parameter.to(dtype))
@@ -194,7 +219,7 @@ class LanguageModel:
     def save(self, folder: Path, parent: Path) -> None:
         """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it.
 
-        The parent's `.skill` is left behind.
+        The parent's `.skill` and its `adapter`, which belongs to the parent's own parent, are left behind.
         """
         dtype = stored_dtype(parent)
         network = copy.deepcopy(self.network).to(dtype) if dtype != torch.float32 else self.network
@@ -204,7 +229,7 @@ class LanguageModel:
                 path.unlink()
         for path in sorted(parent.rglob("*")):
             name = path.relative_to(parent)
-            if path.is_file() and name.parts[0] != ".skill" and not _holds_weights(path):
+            if path.is_file() and name.parts[0] not in LEFT_BEHIND and not _holds_weights(path):
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, folder / name)
 
@@ -228,6 +253,13 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     first, last = ordered[0], ordered[-1]  # what the extremes of an ordering share, all share
     pairs = enumerate(zip(first, last, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
+
+
+def outline(folder: Path) -> Any:
+    """Returns the network of a model folder without its weights: names and shapes alone, from config.json."""
+    config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

@@ -5,11 +5,11 @@ The live student is not offered as its own teacher: it diverges (arXiv 2601.1989
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from skill_contract.spec import Teacher as TeacherSpec
 from skill_contract.spec import TeacherWeights
@@ -17,26 +17,37 @@ from skill_trainer.model import LanguageModel
 
 
 class Teacher(Protocol):
-    """A model of its own, in fp32, which starts as the student's copy."""
+    """A model in fp32 which starts with the student's weights."""
 
     model: LanguageModel
 
     def follow(self, student: LanguageModel) -> None:
         """Called after every optimiser step."""
 
+    def state(self) -> dict[str, Tensor]:
+        """Returns, by name, what of it changes: what a checkpoint has to hold."""
+
 
 class Frozen:
-    """The student as it was before training."""
+    """The student as it was before training: a copy, or for an adapter the very same network without it."""
 
     def __init__(self, student: LanguageModel) -> None:
-        self.model = student.frozen_copy()
+        self.model = _AdapterOff(student) if student.adapter else student.frozen_copy()
 
     def follow(self, student: LanguageModel) -> None:
         """Does nothing."""
 
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: every attempt makes it again from the parent."""
+        return {}
+
 
 class Ema:
     """An exponential moving average of the student: phi <- rate * theta + (1 - rate) * phi.
+
+    Theta are the weights that the student computes with: of an adapter, W + (alpha / rank) B A. The average of such
+    products is not the product of averages, and no low-rank one: so the teacher has the adapted layers as full matrices
+    of its own, and shares all others with the student.
 
     In fp32, because in bf16 a hundredth of a weight's change is rounded away: at rate 0.01 nine of ten weights would
     never move.
@@ -44,14 +55,34 @@ class Ema:
 
     def __init__(self, student: LanguageModel, rate: float) -> None:
         self.model = student.frozen_copy()
-        self._average = get_ema_multi_avg_fn(1 - rate)
+        self._rate = rate
+        mine = self.model.named_parameters()
+        self._weights = {name: mine[name] for name, _ in student.effective_weights()}
         # The first step of an average kept in another precision than the student's would already be a lossy copy.
-        assert all(parameter.dtype == torch.float32 for parameter in self.model.parameters())
+        assert all(weight.dtype == torch.float32 for weight in self._weights.values())
 
+    @torch.no_grad()
     def follow(self, student: LanguageModel) -> None:
         """Moves every weight by `rate` towards the student's."""
-        theirs: list[Tensor] = [parameter.detach() for parameter in student.parameters()]
-        self._average(self.model.parameters(), theirs, None)
+        for name, theirs in student.effective_weights():
+            self._weights[name].lerp_(theirs, self._rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """All weights that the student's training changes."""
+        return self._weights
+
+
+class _AdapterOff(LanguageModel):
+    """The student's own network, asked without its adapter."""
+
+    def __init__(self, student: LanguageModel) -> None:
+        super().__init__(student.network, student.tokens, student.adapter)
+
+    def hidden_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
+        """As the student's, but of the parent's weights."""
+        assert self.adapter
+        with self.adapter.off():
+            return super().hidden_rows(sequences, first)
 
 
 def make_teacher(spec: TeacherSpec, student: LanguageModel) -> Teacher:

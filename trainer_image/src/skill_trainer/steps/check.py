@@ -11,9 +11,10 @@ from skill_contract.manifest import Manifest, VersionRef
 from skill_contract.outcome import Outcome, Result
 from skill_contract.step import Step, TrainConfig
 from skill_store.repository import Repository
+from skill_trainer.adapter import AdapterSize
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
-from skill_trainer.memory import Shape, estimate_bytes
-from skill_trainer.model import ChatTokenizer
+from skill_trainer.memory import FP32, Shape, estimate_bytes, state_numbers
+from skill_trainer.model import ChatTokenizer, outline
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.steps.examples import make_examples, require_questions_fit
@@ -44,7 +45,7 @@ def check(config: TrainConfig) -> Outcome:
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
         require_questions_fit(suites, config, inputs, tokens)
-        details = _details(config, inputs, examples, manifest, json.loads((Path(folder) / "config.json").read_text()))
+        details = _details(config, inputs, examples, manifest, Path(folder))
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
@@ -55,8 +56,8 @@ def check(config: TrainConfig) -> Outcome:
 
 def require_supported(config: TrainConfig) -> None:
     """Raises ConfigInvalid for settings that the API has and this trainer has not."""
-    if config.method.adaptation.type == "LoRA":
-        raise ConfigInvalid("method.adaptation.type: LoRA is not supported yet: use Full")
+    if config.method.adaptation.type == "Full" and config.method.adaptation.lora:
+        raise ConfigInvalid("method.adaptation: with type: Full, remove lora; or write type: LoRA beside it")
     processes = config.training.nodes * max(1, config.training.gpus_per_node)
     if processes > 1:
         raise ConfigInvalid(
@@ -101,23 +102,28 @@ def _tokenizer(repository: Repository, ref: VersionRef, manifest: Manifest, fold
 
 
 def _details(
-    config: TrainConfig, inputs: Inputs, examples: list[Example], manifest: Manifest, model: dict[str, Any]
+    config: TrainConfig, inputs: Inputs, examples: list[Example], manifest: Manifest, folder: Path
 ) -> dict[str, Any]:
-    method = config.method
-    weight_bytes = sum(file.size for file in manifest.files if file.path.endswith(".safetensors"))
-    shape = Shape.of(model, weight_bytes)
+    method, spec = config.method, config.method.adaptation.adapter
+    weight_bytes = sum(
+        file.size for file in manifest.files if file.path.endswith(".safetensors") and "/" not in file.path
+    )
+    shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
+    adapter = AdapterSize.of(outline(folder), spec) if spec else None
     longest = max(len(example.teacher) for example in examples) + method.rollout.max_new_tokens
     memory = estimate_bytes(
-        shape, method=method.type, gpu=config.training.gpus_per_node > 0, batch_tokens=longest * method.batch_size
-    )
+        shape, method=method, gpu=config.training.gpus_per_node > 0, batch_tokens=longest * method.batch_size,
+        adapter=adapter,
+    )  # fmt: skip
     return {
         "totalSteps": total_steps(method, len(examples)),
         "trainRecords": len(inputs.train),
         "heldOutQuestions": len(inputs.held_out.records),
         "numParameters": shape.num_parameters,
         "memoryBytes": memory,
+        "trainedParameters": adapter.trained if adapter else shape.num_parameters,
         # Parent, candidate, and one checkpoint: student, two moments, teacher.
-        "scratchBytes": 2 * weight_bytes + shape.num_parameters * 4 * (4 if method.type == "SDFT" else 3),
+        "scratchBytes": 2 * weight_bytes + FP32 * state_numbers(shape, method, adapter)[1],
         "dataDigest": inputs.data_digest,
         "warnings": list(inputs.warnings)[:5],
     }

@@ -31,6 +31,8 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
     """
     method = work.config.method
     total = total_steps(method, len(examples))
+    if method.adaptation.adapter:
+        model.adapt(method.adaptation.adapter, method.seed)
     saved = work.folder / "saved"
     done = _fetch(work, total)
     work.tell(stage=Stage.TRAINING, step=done, total=total, last_checkpoint=done or None)

@@ -58,6 +58,10 @@ def publish(
     put_report(work, candidate, outcome="Published")
     folder = work.folder / "candidate"
     model.save(folder, ground.parent)
+    spec = work.config.method.adaptation.adapter
+    if spec and spec.publish == "Adapter":
+        assert model.adapter
+        model.adapter.save(folder / "adapter", ground.origin.parent.version)
     extra = folder / ".skill"
     (extra / "suites").mkdir(parents=True)
     stored = ground.stored_suites
