@@ -11,7 +11,7 @@ from tests.api.crd import REMOVED, ROOT, SPEC, example, get, put, update_files, 
 
 pytestmark = pytest.mark.api
 
-DATA = "write a data file (.jsonl or .jsonl.gz) as s3://bucket/key or file:///path, such as s3://"
+DATA = "write a data file (.jsonl, .jsonl.gz or .parquet) as s3://bucket/key or file:///path, such as s3://"
 SHARE = 'write a share as a quoted decimal from 0 to 1, such as "0.05"'
 POSITIVE = "write a quoted decimal above 0"
 SUITE = {"name": "qa", "uri": "s3://skills/qa.jsonl"}
@@ -181,6 +181,7 @@ def test_a_revert_without_serving_is_refused(judge: Api):
         ("spec.model.uri", "file:///models"),
         ("spec.data.train", "file:///datasets/train.jsonl.gz"),
         ("spec.data.train", "file:///train.jsonl"),
+        ("spec.data.train", "s3://b/data/train-00000-of-00001.parquet"),
         ("spec.data.train", "s3://b/a.jsonl"),
         ("spec.method", {"type": "SFT"}),
         ("spec.method", {"type": "SFT", "sdft": {"skipTokens": 3}}),

@@ -13,7 +13,7 @@ import pytest
 from skill_contract.manifest import Manifest, VersionRef
 from skill_contract.step import UpdateIdentity
 from skill_store.errors import BucketMissing, DigestMismatch, HeadMoved, ModelInvalid, NotFound, VersionMissing
-from skill_store.objects import open_store, read_bytes
+from skill_store.objects import open_store, opened
 from skill_store.repository import Repository
 from tests.seaweedfs import Bucket
 from tests.store.conftest import Folder, files_below, publish_child, python, write_model
@@ -279,10 +279,18 @@ def test_a_manifest_is_canonical_json(repository: Repository, place: Folder | Bu
 
 
 def test_single_files_are_read_by_uri(place: Folder | Bucket):
-    place.write("data/train.jsonl", b"{}\n")
-    assert read_bytes(f"{place.uri}/data/train.jsonl") == b"{}\n"
-    with pytest.raises(NotFound, match=f"{place.uri.removeprefix('file://')}/data/none.jsonl"):
-        read_bytes(f"{place.uri}/data/none.jsonl")
+    content = bytes(range(256)) * 10_000  # more than one piece
+    place.write("data/train.jsonl", content)
+    place.write("data/empty.jsonl", b"")
+    with opened(f"{place.uri}/data/train.jsonl") as file:
+        assert file.read() == content
+        file.seek(-3, 2)
+        assert file.read() == content[-3:]
+    with opened(f"{place.uri}/data/empty.jsonl") as file:
+        assert file.read() == b""
+    missing = f"{place.uri.removeprefix('file://')}/data/none.jsonl"
+    with pytest.raises(NotFound, match=missing), opened(f"{place.uri}/data/none.jsonl"):
+        pass
 
 
 @pytest.mark.store

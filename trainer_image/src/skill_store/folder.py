@@ -32,13 +32,13 @@ class FolderStore:
 
     def get(self, key: str) -> Stored:
         """Returns a whole object; the etag is the sha256 of its bytes."""
-        with _readable(self.root / key):
+        with readable(self.root / key):
             data = (self.root / key).read_bytes()
         return Stored(data, _etag(data))
 
     def read(self, key: str, start: int, length: int) -> Iterator[bytes]:
         """Yields a range of a file."""
-        with _readable(self.root / key), (self.root / key).open("rb") as source:
+        with readable(self.root / key), (self.root / key).open("rb") as source:
             source.seek(start)
             while length > 0 and (chunk := source.read(min(CHUNK_BYTES, length))):
                 length -= len(chunk)
@@ -133,7 +133,8 @@ def _write_through(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turns what the file system says of a file that cannot be read into NotFound or AccessDenied."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from skill_store.errors import StoreError
-from skill_store.folder import FolderStore
+from skill_store.errors import NoSpace, StoreError
+from skill_store.folder import FolderStore, readable
 from skill_store.protocol import Entry, ObjectStore, Stored
+from skill_store.retry import retried
 from skill_store.s3 import S3Store
 
-__all__ = ["Entry", "ObjectStore", "Stored", "open_store", "read_bytes"]
+__all__ = ["Entry", "ObjectStore", "Stored", "open_store", "opened"]
+
+_MAX_BYTES = 5 << 40
+"""Source: S3 API, the largest object."""
 
 
 def open_store(uri: str) -> ObjectStore:
@@ -26,13 +34,34 @@ def open_store(uri: str) -> ObjectStore:
     return FolderStore(Path(place))
 
 
-def read_bytes(uri: str) -> bytes:
-    """Returns one file, whole: `s3://bucket/key`, `file:///path` or a plain path; raises NotFound, AccessDenied."""
+@contextmanager
+def opened(uri: str) -> Iterator[BinaryIO]:
+    """Yields one file (`s3://bucket/key`, `file:///path` or a plain path) to read and seek in, never whole in memory.
+
+    An object of S3 is copied to a temporary file first, which goes with the context.
+
+    Raises:
+        NotFound, AccessDenied, StoreError: where it cannot be read; NoSpace where the copy has no room.
+    """
     scheme, place = _split(uri)
-    if scheme == "s3":
-        bucket, _, key = place.partition("/")
-        return S3Store(bucket, "").get(key).data
-    return FolderStore(Path(place).parent).get(Path(place).name).data
+    if scheme == "file":
+        with readable(Path(place)), Path(place).open("rb") as file:
+            yield file
+        return
+    bucket, _, key = place.partition("/")
+    with tempfile.TemporaryFile() as copy:
+        retried(lambda: _fetch_rest(S3Store(bucket, ""), key, copy))
+        copy.seek(0)
+        yield copy
+
+
+def _fetch_rest(store: S3Store, key: str, copy: IO[bytes]) -> None:
+    """Goes on where an earlier attempt broke off."""
+    for chunk in store.read(key, copy.tell(), _MAX_BYTES):
+        try:
+            copy.write(chunk)
+        except OSError as error:
+            raise NoSpace(f"no room in {tempfile.gettempdir()} for a copy of {store.uri}/{key}: {error}") from error
 
 
 def _split(uri: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model", metavar="DIR", help="Hugging Face directory to begin from (where --out has a head: that)"
     )
-    group.add_argument("--data", metavar="FILE", help="training records, .jsonl or .jsonl.gz")
+    group.add_argument("--data", metavar="FILE", help="training records, .jsonl, .jsonl.gz or .parquet")
     group.add_argument("--held-out", metavar="FILE", help="questions that are never trained on")
     group.add_argument(
         "--grader", choices=get_args(GraderName), default="exact", help="of --held-out (default: %(default)s)"

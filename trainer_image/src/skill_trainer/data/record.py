@@ -24,7 +24,23 @@ class DataError(ValueError):
         self.message = message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one field, and the way out."""
+
+    field: str
+    reason: str
+
+
+class BadRecordError(ValueError):
+    """What stands in one place of a file is no record."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(f"{problem.field}: {problem.reason}" for problem in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A prompt with what is known about its answer."""
 
@@ -43,7 +59,7 @@ class Record:
     weight: float = 1.0
     """Weight of the record's loss, more than 0."""
     line: int = 0
-    """Line in its file, from 1."""
+    """Line in its file, or row where it has no lines, from 1."""
 
     @property
     def expected(self) -> str:
