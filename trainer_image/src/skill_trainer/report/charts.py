@@ -1,160 +1,186 @@
-"""The charts of a report as SVG that takes the page's colours: CSS variables stand where matplotlib wrote a colour.
-
-Static SVG instead of an interactive library: a report with all its charts is some 100 kB, runs no script, prints, and
-is readable in ten years.
-"""
+"""The charts of a report: scores with their intervals, curves over steps, time by part."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from math import ceil
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from skill_contract.evaluation import Comparison, Verdict
-from skill_trainer.report.document import StepPoint
+from skill_contract.evaluation import Verdict
+from skill_trainer.report.document import RunReport, StepPoint
+from skill_trainer.report.svg import COLOURS, Texts, draw_svg
+from skill_trainer.report.verdict import Gate
 
-# Colours that nobody draws with, each to be replaced by the CSS variable of that name.
-_COLOURS = {
-    "ink": "#010203",
-    "muted": "#010204",
-    "line": "#010205",
-    "accent": "#010206",
-    "good": "#010207",
-    "bad": "#010208",
-    "unsure": "#010209",
-}
-_VERDICTS = {Verdict.PASSED: "good", Verdict.FAILED: "bad", Verdict.INCONCLUSIVE: "unsure"}
-_STYLE: Any = {
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": _COLOURS["ink"],
-    "axes.edgecolor": _COLOURS["line"],
-    "axes.labelcolor": _COLOURS["muted"],
-    "axes.titlecolor": _COLOURS["ink"],
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _COLOURS["line"],
-    "grid.linewidth": 0.6,
-    "xtick.color": _COLOURS["muted"],
-    "ytick.color": _COLOURS["muted"],
-    "lines.linewidth": 1.6,
-}
-WIDTH = 4.4
-"""Inches: as wide as a phone, so that text keeps its size there."""
+_TONES = {Verdict.PASSED: "good", Verdict.FAILED: "bad", Verdict.INCONCLUSIVE: "unsure"}
+_SIGNS = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.INCONCLUSIVE: "?"}
+_KINDS = {"learned": "learned", "kept": "kept", "teacher": "demonstration"}
+NARROW, WIDE = 4.0, 10.4
+"""Inches: a phone and a page, so that text keeps its size on both."""
+MOST_ROWS = 16
+MOST_POINTS = 240
+"""Of one curve: longer runs are shown by the mean of neighbouring steps with the range they cover."""
+
+Points = Sequence[tuple[int, float]]
 
 
-def changes_chart(rows: Sequence[tuple[str, Comparison, float]]) -> str:
-    """Returns a dot plot of changes with their 95 % intervals, one row per (label, comparison, threshold)."""
+def scores_chart(found: Sequence[Gate], width: float) -> str:
+    """Returns one row per gate: the score before and after, the interval and what was asked, on a scale from 0 to 1."""
+    rows, texts = found[:MOST_ROWS], Texts()
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0, color=_COLOURS["muted"], linewidth=1)
-        for place, (_, row, threshold) in enumerate(reversed(rows)):
-            colour = _COLOURS[_VERDICTS[row.verdict]]
-            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.5, solid_capstyle="round")
-            axes.plot(row.gain, place, "o", color=colour, markersize=8)
-            axes.plot([threshold] * 2, [place - 0.32, place + 0.32], color=_COLOURS["ink"], linewidth=1.4)
-        axes.set_yticks(range(len(rows)), [_shortened(label) for label, *_ in reversed(rows)])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
+        for place, gate in zip(reversed(range(len(rows))), rows, strict=True):
+            row, colour = gate.row, COLOURS[_TONES[gate.row.verdict]]
+            low, high = (min(1.0, max(0.0, row.before + bound)) for bound in (row.low, row.high))
+            asked = min(1.0, max(0.0, row.before + gate.threshold))
+            axes.plot([0, 1], [place, place], color=COLOURS["line"], linewidth=1, zorder=1)
+            axes.plot([low, high], [place, place], color=colour, linewidth=6, alpha=0.4, zorder=2)
+            axes.plot([asked] * 2, [place - 0.2, place + 0.2], color=COLOURS["ink"], linewidth=1.8, zorder=3)
+            axes.plot(
+                row.before, place, "o", markerfacecolor=COLOURS["card"], markeredgecolor=colour, markeredgewidth=1.8,
+                markersize=11, zorder=4,
+            )  # fmt: skip
+            axes.plot(row.after, place, "o", color=colour, markersize=7, zorder=5)
+            title = texts.stand_in(f"{_KINDS[gate.kind]}: {row.suite}", int(6.5 * width))
+            axes.text(-0.015, place + 0.3, title, va="bottom", fontweight="bold")
+            said = f"{row.before:.2f} → {row.after:.2f}  {row.verdict if width > NARROW else _SIGNS[row.verdict]}"
+            axes.text(1.015, place + 0.3, said, va="bottom", ha="right", color=colour, fontweight="bold")
+        axes.set_ylim(-0.5, len(rows) - 0.2)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_yticks([])
         axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=_COLOURS["ink"])
-        axes.set_xlabel("change of the share of right answers")
+        axes.set_xlabel("share of right answers")
 
-    return _svg(draw, height=0.75 + 0.36 * len(rows), name="changes")
+    spoken = "; ".join(
+        f"{_KINDS[gate.kind]} {gate.row.suite}: {gate.row.before:.2f} before, {gate.row.after:.2f} after, "
+        f"{gate.row.verdict}"
+        for gate in rows
+    )
+    return draw_svg(
+        draw, width=width, height=0.6 + 0.62 * len(rows), name=f"scores-{width}", texts=texts,
+        label=f"Scores before and after. {spoken}",
+    )  # fmt: skip
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
+@dataclass(frozen=True, slots=True)
+class Curve:
+    title: str
+    svg: str
+    legend: tuple[str, ...] = ()
+    """Names of the lines in the order of the series' colours, where there are several."""
 
 
 _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Loss": lambda point: point.loss,
     "Divergence from the teacher, nats per token": lambda point: point.divergence,
     "Entropy of the student, nats per token": lambda point: point.entropy,
-    "Length of a completion, tokens": lambda point: point.completion_tokens,
+    "Length of an answer, tokens": lambda point: point.completion_tokens,
+    "Share of answers cut at the limit": lambda point: point.cut_share,
+    "Share of an answer that is not repetition": lambda point: point.distinct_share,
     "Gradient norm before clipping": lambda point: point.gradient_norm,
     "Learning rate": lambda point: point.learning_rate,
 }
 
 
-def curve_charts(series: Sequence[StepPoint]) -> Iterator[tuple[str, str]]:
-    """Yields title and SVG of a curve over steps for every measurement that was made, then of the probed suites."""
+def curves(report: RunReport) -> Iterator[Curve]:
+    """Yields the probed suites, then a curve for every measurement that was made; marks are lines across each."""
+    series = report.series
+    suites = list(dict.fromkeys(suite for point in series for suite in point.scores))[:6]
+    probes = [[(point.step, point.scores[suite]) for point in series if suite in point.scores] for suite in suites]
+    if suites:
+        yield Curve("Share of right answers in the probes", _curve("probes", probes, report), tuple(suites))
+    is_divergence = any(point.divergence is not None for point in series) and all(
+        point.loss == point.divergence for point in series
+    )
     for title, value in _CURVES.items():
         points = [(point.step, measured) for point in series if (measured := value(point)) is not None]
-        if points:
-            yield title, _curve(title, {"": points})
-    suites = dict.fromkeys(suite for point in series for suite in point.scores)
-    probes = {
-        suite: [(point.step, point.scores[suite]) for point in series if suite in point.scores] for suite in suites
-    }
-    if probes:
-        yield "Share of right answers, by suite", _curve("probes", probes)
+        if points and not (title == "Loss" and is_divergence):
+            yield Curve(title, _curve(title, [points], report))
 
 
-def _curve(name: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    styles = ("-", "--", ":", "-.")
-
+def _curve(title: str, lines: Sequence[Points], report: RunReport) -> str:
     def draw(axes: Axes) -> None:
-        for place, (label, points) in enumerate(lines.items()):
-            marker = "o" if len(points) < 12 else None
-            style = styles[place % len(styles)]
-            axes.plot(
-                *zip(*points, strict=True), style, color=_COLOURS["accent"], marker=marker, markersize=4, label=label
-            )
-        if len(lines) > 1:
-            axes.legend(frameon=False)
+        for place, points in enumerate(lines, 1):
+            _line(axes, points, COLOURS[f"series-{place}"], is_exact=title == "Learning rate")
+        for mark in report.marks:
+            axes.axvline(mark.step, color=COLOURS["bad" if mark.stopped else "unsure"], linewidth=1, linestyle=":")
+        if report.chosen_step is not None:
+            axes.axvline(report.chosen_step, color=COLOURS["good"], linewidth=1.2, linestyle="--")
+        shares = [value for points in lines for _, value in points]
+        if title.startswith("Share") and max(shares) <= 1:
+            axes.set_ylim(-0.03, 1.03)
+        elif min(shares) >= 0:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel("step")
+        axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
 
-    return _svg(draw, height=2.1, name=name)
+    return draw_svg(draw, width=NARROW, height=2.1, name=title, label=f"{title}: {_spoken(lines)}")
 
 
-def time_chart(seconds: Mapping[str, float]) -> str:
-    """Returns a bar chart of seconds by part."""
+def _line(axes: Axes, points: Points, colour: str, *, is_exact: bool) -> None:
+    """Draws each step thinly and their running mean boldly; what has no noise, and few steps, as they are."""
+    if len(points) < 12:
+        axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4)
+        return
+    steps, means, lows, highs = zip(*_thinned(points), strict=True)
+    if is_exact:
+        axes.plot(steps, means, color=colour)
+        return
+    if len(points) > MOST_POINTS:
+        axes.fill_between(steps, lows, highs, color=colour, alpha=0.25, linewidth=0)
+    else:
+        axes.plot(steps, means, color=colour, linewidth=0.9, alpha=0.45)
+    axes.plot(steps, _running_mean(means), color=colour)
+
+
+def _thinned(points: Points) -> list[tuple[int, float, float, float]]:
+    """Returns at most MOST_POINTS groups of neighbours: the middle step, their mean, least and most."""
+    size = ceil(len(points) / MOST_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    values = [[value for _, value in group] for group in groups]
+    return [
+        (group[len(group) // 2][0], sum(each) / len(each), min(each), max(each))
+        for group, each in zip(groups, values, strict=True)
+    ]
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    half = max(1, len(values) // 24)
+    windows = (values[max(0, place - half) : place + half + 1] for place in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def _spoken(lines: Sequence[Points]) -> str:
+    parts = [
+        f"{points[0][1]:.3g} at step {points[0][0]}, {points[-1][1]:.3g} at step {points[-1][0]}, "
+        f"between {min(value for _, value in points):.3g} and {max(value for _, value in points):.3g}"
+        for points in lines
+    ]
+    return "; ".join(parts)
+
+
+def time_chart(seconds: Mapping[str, float], width: float) -> str:
+    """Returns a bar chart of seconds by part, each with its share of the whole."""
+    texts, whole = Texts(), sum(seconds.values()) or 1.0
 
     def draw(axes: Axes) -> None:
-        bars = axes.barh(list(seconds), list(seconds.values()), color=_COLOURS["accent"], height=0.6)
-        axes.bar_label(bars, [f"{value:.0f} s" for value in seconds.values()], padding=4, color=_COLOURS["ink"])
-        axes.invert_yaxis()
-        axes.margins(x=0.16)
+        for place, (part, spent) in zip(reversed(range(len(seconds))), seconds.items(), strict=True):
+            axes.barh(place, spent, height=0.3, color=COLOURS["series-1"])
+            axes.text(0, place + 0.22, texts.stand_in(part, int(7 * width)), va="bottom")
+            said = f"{spent:.0f} s · {100 * spent / whole:.0f} %" if spent >= 1 else f"{spent:.2f} s"
+            axes.text(max(seconds.values()) or 1.0, place + 0.22, said, va="bottom", ha="right", color=COLOURS["muted"])
+        axes.set_ylim(-0.4, len(seconds) - 0.3)
+        axes.set_xlim(0, max(seconds.values()) or 1.0)
+        axes.set_yticks([])
         axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0, labelcolor=_COLOURS["ink"])
         axes.set_xlabel("seconds")
 
-    return _svg(draw, height=0.7 + 0.32 * len(seconds), name="time")
-
-
-def _svg(draw: Callable[[Axes], None], *, height: float, name: str) -> str:
-    """Returns the drawing as an `<svg>` element without a fixed size; `name` keeps its ids apart from other charts'."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
-        axes.set_axisbelow(True)
-        draw(axes)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(out.getvalue())
-
-
-def _themed(svg: str) -> str:
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
-    for name, colour in _COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    svg = svg.replace("'DejaVu Sans'", "system-ui")
-    used = set(re.findall(r"#([\w-]+)", svg))
-    return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    spoken = ", ".join(f"{part} {spent:.0f} seconds" for part, spent in seconds.items())
+    return draw_svg(
+        draw, width=width, height=0.6 + 0.42 * len(seconds), name=f"time-{width}", texts=texts,
+        label=f"Time by part: {spoken}",
+    )  # fmt: skip

@@ -41,6 +41,8 @@ class StepPoint(Document):
     """Mean length of the sampled completions."""
     cut_share: Measured = None
     """Share of completions that were cut at the limit of new tokens, 0 to 1."""
+    distinct_share: Measured = None
+    """Share of the answers' pieces of three tokens that are not a repetition within their answer, 0 to 1."""
     learning_rate: Measured = None
     gradient_norm: Measured = None
     """Before clipping."""

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from skill_contract.evaluation import Comparison
-from skill_trainer.gates import allowed_drop
-from skill_trainer.report.charts import changes_chart, curve_charts, time_chart
-from skill_trainer.report.document import RunReport
+from skill_contract.evaluation import Verdict
+from skill_trainer.report.charts import MOST_POINTS, MOST_ROWS, NARROW, WIDE, curves, scores_chart, time_chart
+from skill_trainer.report.document import RunReport, SideBySide
+from skill_trainer.report.verdict import QUESTIONS, Gate, gates, headline
+
+PREVIEW, FULL = 400, 1200
+"""Characters of a text that are seen at once, and at most; report.json has them all."""
+PREVIEW_LINES = 8
+OPEN_ANSWERS = 6
+KEPT_CARDS = 4
+"""Passed retention suites that get a card; where there are more, all of them share a table."""
+
+_TRAINED = {"lost": "lost", "wrong": "still wrong", "learned": "learned", "kept": "kept"}
+_SHOWN = {"lost": "made wrong", "wrong": "wrong anyway", "learned": "helped", "kept": "right anyway"}
+"""The same four where a demonstration in context made the difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A text as a page shows it."""
+
+    preview: str
+    full: str
+    left: int
+    """Characters that are only in report.json."""
+
+
+def cut(text: str) -> Cut:
+    """Returns the beginnings of a text: its preview is the text itself where that is short."""
+    preview = "\n".join(text.split("\n", PREVIEW_LINES)[:PREVIEW_LINES])[:PREVIEW]
+    return Cut(preview, text[:FULL], max(0, len(text) - FULL))
+
 
 _PAGES = Environment(
-    loader=PackageLoader("skill_trainer.report", "."),
+    loader=PackageLoader("skill_trainer.report", "page"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_PAGES.filters["cut"] = cut
+_PAGES.filters["signed"] = lambda change: f"{change:+.2f}".replace("-", "−")
 
 
 def write_report(folder: Path, report: RunReport) -> None:
@@ -30,29 +62,64 @@ def write_report(folder: Path, report: RunReport) -> None:
 
 def report_page(report: RunReport) -> str:
     """Returns the page. All text is escaped; the charts, SVG of our own, are put in as they are."""
-    rows = _gated(report)
+    found = gates(report)
+    answers = [(_kind(row), row) for row in report.answers]
+    counts = Counter(kind for kind, _ in answers)
+    is_trained = bool(report.series) or not found or any(gate.kind != "teacher" for gate in found)
     return _PAGES.get_template("page.html.j2").render(
         report=report,
-        verdict=report.evaluation.verdict if report.evaluation else "",
-        rows=rows,
-        changes=changes_chart([(f"{kind}: {row.suite}", row, threshold) for kind, row, threshold in rows]),
-        curves=list(curve_charts(report.series)),
-        times=time_chart(report.time_split),
+        headline=headline(report),
+        gates=found,
+        **dict(zip(("carded", "tabled"), _split(found), strict=True)),
+        questions=QUESTIONS,
+        tones={Verdict.PASSED: "good", Verdict.FAILED: "bad", Verdict.INCONCLUSIVE: "unsure"},
+        scores_wide=scores_chart(found, WIDE) if found else "",
+        scores_narrow=scores_chart(found, NARROW) if found else "",
+        most_rows=MOST_ROWS,
+        most_points=MOST_POINTS,
+        curves=list(curves(report)),
+        times={name: time_chart(report.time_split, width) for name, width in (("wide", WIDE), ("narrow", NARROW))}
+        if report.time_split
+        else None,
+        step_seconds=sum(sum(point.seconds.values()) for point in report.series) / max(1, len(report.series)),
+        answers=answers,
+        is_trained=is_trained,
+        asked=max(len(answers), sum(gate.row.n for gate in found if is_trained == (gate.kind != "teacher"))),
+        open=OPEN_ANSWERS,
+        kinds={kind: counts[kind] for kind in _TRAINED},
+        words=_TRAINED if is_trained else _SHOWN,
+        columns=("before", "after") if is_trained else ("without the demonstration", "with it"),
+        method=_method_in_short(report),
         settings=list(_flattened(report.settings)),
     )
 
 
-def _gated(report: RunReport) -> list[tuple[str, Comparison, float]]:
-    """Returns what was gated, each comparison with its kind and the change that it had to reach."""
-    evaluation, gates = report.evaluation, report.gates
-    if evaluation is None:
-        return []
-    rows = [("kept", row, -allowed_drop(row.before, gates.retention)) for row in evaluation.retention]
-    if evaluation.new_skill:
-        rows.insert(0, ("learned", evaluation.new_skill, gates.new_skill.min_gain))
-    if evaluation.in_context_gain:
-        rows.append(("teacher", evaluation.in_context_gain, gates.in_context_gain.min_gain))
-    return rows
+def _split(found: Sequence[Gate]) -> tuple[list[Gate], list[Gate]]:
+    """Returns the gates that get a card, and those that share a table."""
+    passed = [gate for gate in found if gate.kind == "kept" and gate.passed]
+    tabled = passed if len(passed) > KEPT_CARDS else []
+    return [gate for gate in found if gate not in tabled], tabled
+
+
+def _kind(row: SideBySide) -> str:
+    if row.right_after:
+        return "kept" if row.right_before else "learned"
+    return "lost" if row.right_before else "wrong"
+
+
+def _method_in_short(report: RunReport) -> str:
+    """Returns the settings that an engineer asks for first; '' where the report has none."""
+    method: dict[str, Any] = report.settings.get("method", {})
+    sdft, adaptation = method.get("sdft", {}), method.get("adaptation", {})
+    teacher, optimizer = sdft.get("teacher", {}), method.get("optimizer", {})
+    parts = {"": method.get("type")}
+    if method.get("type") == "SDFT":
+        parts |= {"divergence": sdft.get("divergence"), "teacher": teacher.get("weights")}
+        parts |= {"EMA rate": teacher.get("emaRate") if teacher.get("weights") == "EMA" else None}
+        parts |= {"template": sdft.get("prompt", {}).get("template")}
+    parts |= {"adaptation": adaptation.get("type"), "learning rate": optimizer.get("learningRate")}
+    parts |= {"batch": method.get("batchSize"), "answers of at most": method.get("rollout", {}).get("maxNewTokens")}
+    return ", ".join(f"{name} {value}".strip() for name, value in parts.items() if value is not None)
 
 
 def _flattened(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
