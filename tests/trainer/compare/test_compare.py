@@ -53,11 +53,16 @@ def test_a_second_time_nothing_is_trained_and_a_longer_plan_trains_what_is_new(o
 
 def test_a_run_begins_from_the_same_weights_wherever_it_stands_in_the_order(options):
     """Alone, or after another variant has trained the same model in the same process: the same losses and answers."""
-    alone, among = options(out="alone", only=("sft",), seeds=[2]), options(out="among", seeds=[1, 2])
+    variants = [{"name": "lora", "settings": ["method.adaptation.type=LoRA"]}, "sdft-ema", "sft"]
+    alone = options(out="alone", variants=variants, only=("sft",), seeds=[2])
+    among = options(out="among", variants=variants, seeds=[1, 2])
     compare(alone)
     compare(among)
     wanted = [without_times(line) for line in lines(alone) if line["label"] == "sft/sing/2"]
     assert wanted == [without_times(line) for line in lines(among) if line["label"] == "sft/sing/2"]
+    losses = {line["label"]: line["losses"] for line in lines(among)}
+    assert losses["lora/sing/2"][0] == losses["sdft-ema/sing/2"][0]  # an adapter begins as nothing
+    assert losses["lora/sing/2"][1] != losses["sdft-ema/sing/2"][1]
 
 
 def without_times(line):

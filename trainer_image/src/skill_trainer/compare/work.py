@@ -143,6 +143,8 @@ class Bench:
             losses.append(report.loss)
             self._on_step(label, report, total)
 
+        if method.adaptation.adapter:
+            model.adapt(method.adaptation.adapter, method.seed)
         try:
             train(
                 model, make_objective(method, model), make_optimizer(model), examples, method, done=0,
@@ -150,7 +152,9 @@ class Bench:
             )  # fmt: skip
         except Diverged as error:
             return Finished(key=key, label=label, losses=tuple(losses), fault=error.message)
-        model.round_to_stored(self._folder)
+        finally:
+            model.round_to_stored(self._folder)  # also merges an adapter
+            model.begin_anew()
         return self._measured(key, label, chain, losses, time.monotonic() - start)
 
     def _measured(self, key: str, label: str, chain: Chain, losses: Sequence[float], training: float) -> Finished:
