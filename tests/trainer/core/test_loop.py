@@ -70,7 +70,7 @@ def test_loss_of_a_step_is_the_definition(tiny, divergence):
     answers = [tuple(range(40, 40 + length)) for length in lengths]
     order = batch_indices(0, 5, 5, settings.seed)
     items = {batch[index].id: Item(batch[index], answers[index]) for index in order}
-    objective.items = lambda chosen, student, step: [items[example.id] for example in chosen]
+    objective.items = lambda chosen, rows, student, step: [items[example.id] for example in chosen]
     expected = slow_loss(tiny, objective.teacher.model, list(items.values()), divergence, settings.sdft.skip_tokens)
     (report,) = run(tiny, settings, objective=objective, batch=batch)
     assert report.loss == pytest.approx(expected.item(), rel=1e-4)

@@ -3,18 +3,26 @@
 What training changes of student and teacher (an adapter's weights, or all), the optimiser's moments, and the reports of
 all steps done: that is all there is. Everything else is the parent's.
 Learning rate, order of the data and random numbers are functions of the step (see `schedule`), so they cannot be lost.
+
+Where several processes train, each writes its rows of every tensor into a file of its own, `student-00001.safetensors`.
+The files' rows one after the other are the tensor, and each process of a later attempt, of however many, reads those
+that it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from skill_trainer.model import LanguageModel
+from skill_trainer.parallel import is_shared_out, like, own_rows
 from skill_trainer.step_report import Series, StepReport
 from skill_trainer.teacher import Teacher
 
@@ -23,20 +31,24 @@ STUDENT, TEACHER, OPTIMIZER, STATE = "student.safetensors", "teacher.safetensors
 
 def save_state(
     folder: Path, student: LanguageModel, teacher: Teacher | None, optimizer: torch.optim.Optimizer,
-    history: Sequence[StepReport],
+    history: Sequence[StepReport], *, rank: int = 0,
 ) -> None:  # fmt: skip
-    """Writes the state after the last step of `history` into an empty folder."""
-    folder.mkdir(parents=True)
-    save_file(_detached(student.trained_parameters()), folder / STUDENT)
+    """Writes the state after the last step of `history` into an empty folder, the same for all processes.
+
+    What all of them have, the first one writes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / STUDENT, student.trained_parameters(), rank)
     if teacher and (state := teacher.state()):
-        save_file(_detached(state), folder / TEACHER)
+        _write(folder / TEACHER, state, rank)
     moments = {
         f"{key}/{name}": value
         for name, parameter in student.trained_parameters().items()
         for key, value in optimizer.state[parameter].items()
     }
-    save_file(_detached(moments), folder / OPTIMIZER)
-    (folder / STATE).write_bytes(Series.dump_json(list(history)))
+    _write(folder / OPTIMIZER, moments, rank)
+    if rank == 0:
+        (folder / STATE).write_bytes(Series.dump_json(list(history)))
 
 
 def load_state(
@@ -48,9 +60,11 @@ def load_state(
         _restore(state, folder / TEACHER)
     if optimizer:
         parameters = student.trained_parameters()
-        for key_and_name, value in load_file(folder / OPTIMIZER).items():
-            key, _, name = key_and_name.partition("/")
-            optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
+        with _opened(folder / OPTIMIZER) as saved:
+            for key_and_name in saved.names:
+                key, _, name = key_and_name.partition("/")
+                parameter = parameters[name]
+                optimizer.state[parameter][key] = saved.like(parameter, key_and_name)
     return load_series(folder)
 
 
@@ -59,13 +73,52 @@ def load_series(folder: Path) -> list[StepReport]:
     return Series.validate_json((folder / STATE).read_bytes())
 
 
+def _write(path: Path, tensors: Mapping[str, Tensor], rank: int) -> None:
+    if any(is_shared_out(tensor) for tensor in tensors.values()):
+        path = path.with_stem(f"{path.stem}-{rank:05}")
+    elif rank > 0:
+        return
+    save_file({name: own_rows(tensor)[0].detach().contiguous() for name, tensor in tensors.items()}, path)
+
+
 @torch.no_grad()
-def _restore(parameters: dict[str, Tensor], path: Path) -> None:
-    saved = load_file(path)
-    assert saved.keys() == parameters.keys(), f"{path} belongs to another model"
-    for name, parameter in parameters.items():
-        parameter.copy_(saved[name])
+def _restore(parameters: Mapping[str, Tensor], path: Path) -> None:
+    with _opened(path) as saved:
+        assert saved.names == parameters.keys(), f"{path} belongs to another model"
+        for name, parameter in parameters.items():
+            own_rows(parameter)[0].copy_(own_rows(saved.like(parameter, name))[0])
 
 
-def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+class _Saved:
+    """The tensors of one file, or of the files of several processes."""
+
+    def __init__(self, files: Sequence[Any]) -> None:
+        self._files = files
+        self.names = set(files[0].keys())
+
+    def like(self, tensor: Tensor, name: str) -> Tensor:
+        """Returns a saved tensor in new memory, on the device of `tensor` and with this process's rows of it.
+
+        A number without dimensions is whole in every file.
+        """
+        slices = [file.get_slice(name) for file in self._files]
+        if not slices[0].get_shape():
+            return self._files[0].get_tensor(name).to(tensor.device, copy=True)
+        own, first = own_rows(tensor)
+        rows = own.new_empty(own.shape)
+        offset = -first  # of the file's rows among our own
+        for part in slices:
+            count = part.get_shape()[0]
+            begin, end = max(0, -offset), min(count, len(own) - offset)
+            if begin < end:
+                rows[offset + begin : offset + end] = part[begin:end]
+            offset += count
+        return like(tensor, rows)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Saved]:
+    """Yields the tensors that were saved under a name, by however many processes."""
+    paths = [path] if path.exists() else sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+    with ExitStack() as stack:
+        yield _Saved([stack.enter_context(safe_open(each, "pt")) for each in paths])

@@ -14,10 +14,20 @@ from pathlib import Path
 
 import torch
 
+from skill_trainer.errors import ConfigInvalid
+
 
 def compute_device() -> torch.device:
-    """Returns the first GPU where there is one, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """Returns this process's GPU where there are any, else the CPU; raises ConfigInvalid where there are too few."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, present = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= present:
+        raise ConfigInvalid(
+            f"process {number + 1} of this machine finds {present} GPUs: start as many processes as it has, with "
+            "--processes or training.gpusPerNode"
+        )
+    return torch.device("cuda", number)
 
 
 def precision(device: torch.device) -> AbstractContextManager[object]:
@@ -41,7 +51,7 @@ def prepare(device: torch.device) -> None:
 
 
 def num_threads() -> int:
-    """Returns OMP_NUM_THREADS, else the container's CPU limit rounded up, else the number of usable cores.
+    """Returns OMP_NUM_THREADS, else this process's share of the container's CPU limit, else of the usable cores.
 
     Sums depend on the number of threads, so a run that moves to another node must not change it by itself.
     """
@@ -49,7 +59,8 @@ def num_threads() -> int:
         return max(1, int(wanted))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = cpu_limit(Path("/sys/fs/cgroup"))
-    return min(cores, math.ceil(limit)) if limit else cores
+    usable = min(cores, math.ceil(limit)) if limit else cores
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def cpu_limit(cgroup: Path) -> float | None:

@@ -3,6 +3,9 @@
 Everything that it calls is a function of the weights, the examples and the number of the step. So a run that is killed
 and resumed between two steps gives the same weights, bit by bit on a CPU, as one that was not.
 
+Several processes go through it side by side, each with its share of a batch, and decide alike: what they decide by is
+the same number on all of them.
+
 Shape suffixes: R rows of the loss (tokens of answers), D model width.
 """
 
@@ -13,21 +16,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from skill_contract.spec import Method
-from skill_trainer.divergence import Target, chunked_loss, token_weights
+from skill_trainer.divergence import chunked_loss, token_weights
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, Objective
+from skill_trainer.parallel import Crew, Layout, Replicated, balanced, whole
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import batch_indices, learning_rate, total_steps
 from skill_trainer.step_report import StepReport, report_step
 
 PART_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Padded tokens of one forward and backward pass: bounds the memory of activations, changes only roundings."""
+
+ONE_PROCESS = Replicated()
 
 
 def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
@@ -39,7 +46,7 @@ def train(
     student: LanguageModel, objective: Objective, optimizer: torch.optim.Optimizer, examples: Sequence[Example],
     method: Method, *, done: int, save_every: int, on_step: Callable[[StepReport], None], save: Callable[[int], None],
     stop: Callable[[], bool], enough: Callable[[], bool] = lambda: False, alive: Callable[[], None] = lambda: None,
-    part_tokens: int | None = None,
+    part_tokens: int | None = None, layout: Layout = ONE_PROCESS,
 ) -> None:  # fmt: skip
     """Trains `student` in place from step `done` to the end.
 
@@ -50,6 +57,7 @@ def train(
         enough: asked after each step: this was the last one.
         alive: called several times a step, which may take minutes: the heartbeat.
         part_tokens: instead of PART_TOKENS of the student's device.
+        layout: how the weights lie over several processes.
 
     Raises:
         Diverged: when a loss or gradient is not finite; the weights are then those of the step before.
@@ -61,22 +69,21 @@ def train(
         rate = learning_rate(step, total, method.optimizer)
         batch = [examples[index] for index in batch_indices(step, method.batch_size, len(examples), method.seed)]
 
-        with clock("generate"):  # y ~ student(x), the current weights, no gradient
-            items = objective.items(batch, student, step)
+        with clock("generate"), layout.gathered():  # y ~ student(x), the current weights, no gradient
+            items = layout.crew.spread(len(batch), partial(objective.items, batch, student=student, step=step))
         alive()
 
-        total_weight, loss, entropy = sum(item.example.weight for item in items), 0.0, 0.0
-        for part in parts(items, objective, part_tokens or PART_TOKENS[student.device.type]):
-            with clock("teacher"):  # log p of the teacher after (x, c, y<t), no gradient, the same y
-                target = objective.target(part)
-            with clock("student"):  # log p of the student after (x, y<t), and the divergence of the two
-                part_loss, part_entropy = _part_loss(part, target, student, objective, total_weight)
-                loss, entropy = loss + part_loss.item(), entropy + part_entropy.item()
+        loss, entropy = 0.0, 0.0
+        for part in own_parts(items, objective, part_tokens or PART_TOKENS[student.device.type], layout.crew):
+            share, value, part_entropy = layout.forward(partial(_part_loss, part, student, objective, clock))
+            loss, entropy = loss + value, entropy + part_entropy
             with clock("backward"):
-                part_loss.backward()
+                share.backward()
             alive()
+        loss, entropy = layout.crew.totals(loss, entropy)
 
         with clock("optimizer"):
+            layout.add_up(student.parameters())
             norm = _clip(student, method.optimizer.max_grad_norm)
             _require_finite(step, loss, norm, rate)
             for group in optimizer.param_groups:
@@ -92,8 +99,8 @@ def train(
             learning_rate=rate, seconds=clock.seconds,
         )  # fmt: skip
         on_step(report)
-        ending = step + 1 == total or enough()
-        stopping = stop()
+        ending = step + 1 == total or layout.crew.any(enough())
+        stopping = layout.crew.any(stop())
         if stopping or ending or (step + 1) % save_every == 0:
             save(step + 1)
         if stopping:
@@ -114,25 +121,49 @@ def parts(items: Sequence[Item], objective: Objective, part_tokens: int) -> Iter
         yield part
 
 
+def own_parts(
+    items: Sequence[Item], objective: Objective, part_tokens: int, crew: Crew
+) -> Iterator[tuple[list[Item], float]]:
+    """Yields this process's parts of a batch, each with the total weight that its loss is a share of.
+
+    As many in every process: where one has fewer parts than another, the rest are of no weight.
+    """
+    shares = [
+        list(parts([items[row] for row in rows], objective, part_tokens))
+        for rows in balanced([objective.longest(item) for item in items], crew.size)
+    ]
+    total = sum(item.example.weight for item in items)
+    yield from ((part, total) for part in shares[crew.rank])
+    any_item = next((part[:1] for share in shares for part in share), [])
+    yield from [(any_item, math.inf)] * (max(map(len, shares)) - len(shares[crew.rank]))
+
+
 def _part_loss(
-    part: Sequence[Item], target: Target, student: LanguageModel, objective: Objective, total_weight: float
-) -> tuple[Tensor, Tensor]:
-    """Returns the part's share of the batch's loss, differentiable, and of the student's entropy."""
-    sequences = [(*item.example.student, *item.answer[:-1]) for item in part]
-    first = [len(item.example.student) - 1 + objective.skip for item in part]
-    hidden_RD = student.hidden_rows(sequences, first)
-    weights = token_weights(
-        [len(item.answer) for item in part], skip=objective.skip, total=total_weight,
-        weights=[item.example.weight for item in part],
-    )  # fmt: skip
-    weight_R = torch.tensor(weights, device=hidden_RD.device)
-    return chunked_loss(hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature)
+    weighted_part: tuple[Sequence[Item], float], student: LanguageModel, objective: Objective, clock: _Clock
+) -> tuple[Tensor, float, float]:
+    """Returns the part's share of the batch's loss, differentiable, its value, and that of the student's entropy."""
+    part, total_weight = weighted_part
+    with clock("teacher"):  # log p of the teacher after (x, c, y<t), no gradient, the same y
+        target = objective.target(part)
+    with clock("student"):  # log p of the student after (x, y<t), and the divergence of the two
+        sequences = [(*item.example.student, *item.answer[:-1]) for item in part]
+        first = [len(item.example.student) - 1 + objective.skip for item in part]
+        hidden_RD = student.hidden_rows(sequences, first)
+        weights = token_weights(
+            [len(item.answer) for item in part], skip=objective.skip, total=total_weight,
+            weights=[item.example.weight for item in part],
+        )  # fmt: skip
+        weight_R = torch.tensor(weights, device=hidden_RD.device)
+        loss, entropy = chunked_loss(
+            hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature
+        )
+        return loss, loss.item(), entropy.item()
 
 
 def _clip(student: LanguageModel, max_norm: float) -> float:
     """Scales all gradients together to a norm of at most `max_norm`; returns the norm before."""
     gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = whole(torch.nn.utils.get_total_norm(gradients))
     if norm > max_norm:
         torch.nn.utils.clip_grads_with_norm_(student.parameters(), max_norm, norm)
     return norm.item()

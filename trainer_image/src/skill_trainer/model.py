@@ -83,6 +83,8 @@ class LanguageModel:
         self.network = network.eval()
         self.tokens = tokens
         self.adapter = adapter
+        self.shares_beginnings = True
+        """Whether `hidden_rows` may compute a common beginning by itself, in a second call of the network."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
@@ -125,6 +127,11 @@ class LanguageModel:
         layer = self.network.get_output_embeddings()
         return Head(layer.weight, layer.bias)
 
+    @property
+    def blocks(self) -> Sequence[Any]:
+        """The layers that follow one upon the other, most of the weights: the outermost list of modules."""
+        return next(module for module in self.network.modules() if isinstance(module, torch.nn.ModuleList))
+
     def parameters(self) -> list[Tensor]:
         """Returns every weight once, tied ones too, in a fixed order."""
         return list(self.network.parameters())
@@ -137,11 +144,6 @@ class LanguageModel:
         """Gives the model an adapter, which alone is trained from now on; raises ConfigInvalid as `Adapter` does."""
         self.adapter = Adapter(self.network, spec, seed)
         self.network.eval()  # the new layers, too
-
-    def begin_anew(self) -> None:
-        """Makes a model whose adapter has been merged one that can be trained again, whole or with another adapter."""
-        self.adapter = None
-        self.network.requires_grad_(requires_grad=True)
 
     def trained_parameters(self) -> dict[str, Tensor]:
         """Returns, by name, what training changes: every weight, or the adapter's."""
@@ -166,7 +168,7 @@ class LanguageModel:
         What all begin with (a system message, tool descriptions) is computed once for all of them, gradients included.
         The rest is padded on the right and needs no mask: a causal model cannot look to the right.
         """
-        cache, shared = self.primed_cache(sequences, longest=min(first))
+        cache, shared = self.primed_cache(sequences, longest=min(first) if self.shares_beginnings else 0)
         rest = [sequence[shared:] for sequence in sequences]
         tokens_BT, lengths = _right_padded(rest, self.tokens.end_of_turn[0])
         with precision(self.device):

@@ -37,8 +37,8 @@ class Objective(Protocol):
     temperature: float
     teacher: Teacher | None
 
-    def items(self, batch: Sequence[Example], student: LanguageModel, step: int) -> list[Item]:
-        """Returns the batch with the answers to train on."""
+    def items(self, batch: Sequence[Example], rows: Sequence[int], student: LanguageModel, step: int) -> list[Item]:
+        """Returns these rows of the batch with the answers to train on, whoever asks for the other rows."""
 
     def target(self, part: Sequence[Item]) -> Target:
         """Returns what the student is compared with on the loss rows of `part`."""
@@ -60,13 +60,13 @@ class Sdft:
         self.teacher: Teacher | None = make_teacher(method.sdft.teacher, student)
         self._method = method
 
-    def items(self, batch: Sequence[Example], student: LanguageModel, step: int) -> list[Item]:
+    def items(self, batch: Sequence[Example], rows: Sequence[int], student: LanguageModel, step: int) -> list[Item]:
         """Returns one sample per prompt from the student as it is now."""
         answers = sample(
             student, [example.student for example in batch], max_new_tokens=self._method.rollout.max_new_tokens,
-            temperature=self.temperature, generator=generator(self._method.seed, "rollout", step),
+            temperature=self.temperature, generator=generator(self._method.seed, "rollout", step), rows=rows,
         )  # fmt: skip
-        return [Item(example, answer.tokens, answer.finished) for example, answer in zip(batch, answers, strict=True)]
+        return [Item(batch[row], answer.tokens, answer.finished) for row, answer in zip(rows, answers, strict=True)]
 
     @torch.no_grad()
     def target(self, part: Sequence[Item]) -> Target:
@@ -93,9 +93,9 @@ class Sft:
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def items(self, batch: Sequence[Example], student: LanguageModel, step: int) -> list[Item]:  # noqa: ARG002
+    def items(self, batch: Sequence[Example], rows: Sequence[int], student: LanguageModel, step: int) -> list[Item]:  # noqa: ARG002
         """Returns the demonstrations."""
-        return [Item(example, example.target) for example in batch]
+        return [Item(batch[row], batch[row].target) for row in rows]
 
     def target(self, part: Sequence[Item]) -> Target:
         """Returns the demonstrations' tokens."""

@@ -35,14 +35,19 @@ class Answer:
 
 def sample(
     model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
-    generator: torch.Generator,
+    generator: torch.Generator, rows: Sequence[int] | None = None,
 ) -> list[Answer]:  # fmt: skip
     """Returns one answer per prompt, y ~ softmax(logits / temperature), from the model's current weights.
+
+    Where `rows` are given, only for the prompts of these numbers, and the same as they would be among all.
 
     By inversion of the distribution function in fp64: one uniform number per prompt and token, drawn beforehand. So an
     answer depends neither on when other rows end nor on how prompts are cut into batches.
     """
-    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64).to(model.device)
+    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64)
+    if rows is not None:
+        prompts, uniform_BN = [prompts[row] for row in rows], uniform_BN[list(rows)]
+    uniform_BN = uniform_BN.to(model.device)
 
     def choose(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:
         cumulative_AV = torch.softmax(logits_AV.double() / temperature, dim=-1).cumsum_(dim=-1)
@@ -79,6 +84,8 @@ def _most_probable(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:  #
 def _generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: Choose
 ) -> list[Answer]:
+    if not prompts:
+        return []
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     margins: list[float] = [math.inf] * len(prompts)

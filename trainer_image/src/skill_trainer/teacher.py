@@ -56,20 +56,21 @@ class Ema:
     def __init__(self, student: LanguageModel, rate: float) -> None:
         self.model = student.frozen_copy()
         self._rate = rate
-        mine = self.model.named_parameters()
-        self._weights = {name: mine[name] for name, _ in student.effective_weights()}
+        self._names = [name for name, _ in student.effective_weights()]
         # The first step of an average kept in another precision than the student's would already be a lossy copy.
-        assert all(weight.dtype == torch.float32 for weight in self._weights.values())
+        assert all(weight.dtype == torch.float32 for weight in self.state().values())
 
     @torch.no_grad()
     def follow(self, student: LanguageModel) -> None:
         """Moves every weight by `rate` towards the student's."""
+        mine = self.state()
         for name, theirs in student.effective_weights():
-            self._weights[name].lerp_(theirs, self._rate)
+            mine[name].lerp_(theirs, self._rate)
 
     def state(self) -> dict[str, Tensor]:
         """All weights that the student's training changes."""
-        return self._weights
+        weights = self.model.named_parameters()
+        return {name: weights[name] for name in self._names}
 
 
 class _AdapterOff(LanguageModel):

@@ -7,6 +7,8 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from skill_contract.progress import Stage
 from skill_store.errors import DigestMismatch, NotFound
@@ -15,6 +17,7 @@ from skill_trainer.device import memory_bytes
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
+from skill_trainer.parallel import lay_out
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.step_report import Series, StepReport
@@ -34,33 +37,33 @@ def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> l
     if method.adaptation.adapter:
         model.adapt(method.adaptation.adapter, method.seed)
     saved = work.folder / "saved"
-    done = _fetch(work, total)
+    done = work.crew.first(lambda: _fetch(work, total))
     work.tell(stage=Stage.TRAINING, step=done, total=total, last_checkpoint=done or None)
     if done == total:
         return load_state(saved, model, None, None)
-    objective, optimizer = make_objective(method, model), make_optimizer(model)
-    history = load_state(saved, model, objective.teacher, optimizer) if done else []
-    shutil.rmtree(saved, ignore_errors=True)
+    objective = make_objective(method, model)
+    layout = lay_out(work.crew, model, objective.teacher.model if objective.teacher else None)
+    optimizer = make_optimizer(model)
+    loading = partial(load_state, saved, model, objective.teacher, optimizer)
+    history = work.crew.each(loading)[0] if done else []
+    work.crew.first(lambda: shutil.rmtree(saved, ignore_errors=True))
 
     def on_step(report: StepReport) -> None:
         history.append(report)
         work.tell(**_news(work, history, total))
 
     def save(step: int) -> None:
-        start = time.monotonic()
-        folder = work.folder / "checkpoint"
-        save_state(folder, model, objective.teacher, optimizer, history)
-        work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep, lambda *_: work.tell())
-        shutil.rmtree(folder)
-        lines = (json.dumps(report) for report in Series.dump_python(history, mode="json"))
-        work.run.put("metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        start, folder = time.monotonic(), work.folder / "checkpoint"
+        work.crew.each(partial(save_state, folder, model, objective.teacher, optimizer, history, rank=work.crew.rank))
+        work.crew.first(lambda: _upload(work, folder, step, history))
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
         _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 
     train(
         model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
-        alive=work.tell, save_every=work.config.training.checkpoint.every_steps,
+        alive=work.tell, save_every=work.config.training.checkpoint.every_steps, layout=layout,
     )  # fmt: skip
+    layout.finish()
     return history
 
 
@@ -76,6 +79,13 @@ def _fetch(work: Workplace, total: int) -> int:
             continue
         return step
     return 0
+
+
+def _upload(work: Workplace, folder: Path, step: int, history: list[StepReport]) -> None:
+    work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep, lambda *_: work.tell())
+    shutil.rmtree(folder)
+    lines = (json.dumps(report) for report in Series.dump_python(history, mode="json"))
+    work.run.put("metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
 def _news(work: Workplace, history: Sequence[StepReport], total: int) -> dict[str, object]:

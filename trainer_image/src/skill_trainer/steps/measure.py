@@ -12,7 +12,9 @@ from skill_contract.step import TrainConfig
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Answer, Suite, SuiteScores, score
 from skill_trainer.model import LanguageModel
+from skill_trainer.parallel import ALONE, Crew
 from skill_trainer.prompts import Message, student_messages, teacher_messages
+from skill_trainer.rollout import Answer as Greedy
 from skill_trainer.rollout import greedy
 from skill_trainer.steps.workplace import Workplace
 
@@ -113,18 +115,23 @@ def measure_gain(
 
 def _answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
     limit = work.config.method.rollout.max_new_tokens
-    return answerer(model, messages, max_new_tokens=limit, between=work.between_answers)
+    return answerer(model, messages, max_new_tokens=limit, between=work.between_answers, crew=work.crew)
 
 
 def answerer(
     model: LanguageModel, messages: Callable[[Record], list[Message]], *, max_new_tokens: int,
-    between: Callable[[], None],
+    between: Callable[[], None], crew: Crew = ALONE,
 ) -> Answer:  # fmt: skip
-    """Returns what answers records greedily; `between` is called after each batch."""
+    """Returns what answers records greedily, each process its share; `between` is called after each batch."""
 
     def answer(records: Sequence[Record]) -> list[str]:
         prompts = [model.tokens.encode(messages(record), record.tools) for record in records]
-        answers = greedy(model, prompts, max_new_tokens=max_new_tokens, between=between)
+
+        def ask(rows: Sequence[int]) -> list[Greedy]:
+            chosen = [prompts[row] for row in rows]
+            return greedy(model, chosen, max_new_tokens=max_new_tokens, between=between)
+
+        answers = crew.spread(len(prompts), ask)
         return [model.tokens.decode(each.tokens) for each in answers]
 
     return answer

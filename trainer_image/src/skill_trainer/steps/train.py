@@ -43,7 +43,7 @@ def train_step(work: Workplace) -> Outcome:
         TrainerError, DataError, StoreError: as `check` does; Diverged, Preempted.
         OutOfMemory: where a GPU is too small.
     """
-    if stored := work.run.get(RESULT):
+    if stored := work.crew.first(lambda: work.run.get(RESULT)):
         return Outcome.parse_json(stored)
     try:
         outcome = _train(work)
@@ -53,12 +53,12 @@ def train_step(work: Workplace) -> Outcome:
             f"the GPU is full at {peak:.1f} GiB: ask for a larger one, or lower method.rollout.maxNewTokens or "
             "method.batchSize"
         ) from error
-    work.run.put(RESULT, outcome.dump_json().encode())  # last: it says that everything else is there
+    work.crew.first(lambda: work.run.put(RESULT, outcome.dump_json().encode()))  # last: all the rest is there
     return outcome
 
 
 def _train(work: Workplace) -> Outcome:
-    ground = prepare(work)
+    ground = work.crew.first(lambda: prepare(work))
     model = LanguageModel.load(ground.parent, work.device)
     examples = make_examples(ground.inputs.train, work.config.method, model.tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
@@ -83,7 +83,7 @@ def _train(work: Workplace) -> Outcome:
         return _reject(work, candidate)
 
     work.tell(stage=Stage.PUBLISHING)
-    ref = publish(work, candidate, model, before, after)
+    ref = work.crew.first(lambda: publish(work, candidate, model, before, after))
     return _outcome(Result.SUCCEEDED, "Published", f"published {ref.version}: {_summary(evaluation)}", evaluation, ref)
 
 
@@ -127,7 +127,7 @@ def _evaluate(
 
 def _reject(work: Workplace, candidate: Candidate) -> Outcome:
     reason, comparison = rejection(candidate.evaluation)
-    put_report(work, candidate, outcome=reason)
+    work.crew.first(lambda: put_report(work, candidate, outcome=reason))
     example = f"; for example {_example(candidate.rows)}" if not candidate.history else ""
     message = f"{comparison.suite}: {comparison.reason}{example}"
     return _outcome(Result.REJECTED, reason, message, candidate.evaluation, None)

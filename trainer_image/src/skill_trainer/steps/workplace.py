@@ -15,6 +15,7 @@ import torch
 from skill_contract.step import TrainConfig
 from skill_store.repository import Repository
 from skill_store.runs import Run
+from skill_trainer.parallel import ALONE, Crew
 from skill_trainer.steps.stopping import Stop
 
 SCRATCH = Path("/scratch")
@@ -38,6 +39,8 @@ class Workplace:
     device: torch.device
     voices: tuple[Voice, ...]
     stop: Stop
+    crew: Crew = ALONE
+    """Only the first process talks to `repository`, `run` and `voices`: the others have no voices."""
 
     def tell(self, **news: Any) -> None:
         """Tells everybody who listens; also the run's heartbeat."""
@@ -53,10 +56,13 @@ class Workplace:
         """Returns a small file of the run, made and stored where it is not there yet.
 
         A restarted run neither repeats nor changes what an earlier attempt has measured, nor does one that is still at
-        work on a lost node.
+        work on a lost node. All processes make it together.
         """
-        stored = self.run.get(name)
-        return self.run.keep(name, make()) if stored is None else stored
+        stored = self.crew.first(lambda: self.run.get(name))
+        if stored is None:
+            made = make()
+            stored = self.crew.first(lambda: self.run.keep(name, made))
+        return stored
 
 
 @contextmanager

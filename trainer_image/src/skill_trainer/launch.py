@@ -1,0 +1,134 @@
+"""Starts the processes of a run on one machine and answers for them. Needs no torch: it only waits.
+
+torchrun is not used: it gives its children 30 seconds after SIGTERM, and saving a checkpoint may take minutes. Children
+find each other as torchrun's do, by RANK, WORLD_SIZE and MASTER_ADDR, so the trainer can be started by torchrun or
+`accelerate launch` instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from skill_store.termination import VARIABLE as TERMINATION_LOG
+
+LAUNCHED = "SKILL_LAUNCHED"
+"""Set in a process that this module has started."""
+LAST_SECONDS = 10.0
+"""How long the others may go on after one has failed: most fail with it, at the next thing they do together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the processes of a run ended."""
+
+    code: int
+    """Exit code of the first that failed, 0 where none has; negative for a signal, as subprocess has it."""
+    rank: int
+    """Who speaks for all: the one that failed, else the first."""
+    message: bytes | None
+    """What that one left as its termination message."""
+
+
+def is_member() -> bool:
+    """Returns whether this process is one of several that somebody has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def speaks() -> bool:
+    """Returns whether this process may write a termination message: its launcher chooses, else the first one may."""
+    return LAUNCHED in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+def end_with_launcher() -> None:
+    """Ends this process when its launcher is gone, however that ended: nobody else would stop it."""
+    if LAUNCHED not in os.environ:
+        return
+
+    def watch() -> None:
+        sys.stdin.buffer.read()  # nothing is ever written: it ends with the launcher
+        os._exit(1)
+
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
+
+
+def together(count: int, command: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Ending:
+    """Runs `command` in `count` processes of one crew; returns how they ended.
+
+    SIGTERM is passed on to all of them, which have as long as they want. When one fails, the others are killed soon.
+
+    Args:
+        stopped: whether SIGTERM has come before.
+    """
+    with tempfile.TemporaryDirectory(prefix="crew-") as name:
+        messages = [Path(name) / str(rank) for rank in range(count)]
+        shared = {
+            "WORLD_SIZE": count,
+            "LOCAL_WORLD_SIZE": count,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": _free_port(),
+        }
+        processes = []
+        for rank, message in enumerate(messages):
+            own = {"RANK": rank, "LOCAL_RANK": rank, LAUNCHED: 1, TERMINATION_LOG: message}
+            processes.append(_start(command, {**shared, **own}))
+        before = signal.signal(signal.SIGTERM, lambda *_: _send(processes, signal.SIGTERM))
+        if stopped():
+            _send(processes, signal.SIGTERM)
+        try:
+            first = _wait(processes)
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+            signal.signal(signal.SIGTERM, before)
+        rank = 0 if first is None else first
+        left = messages[rank]
+        return Ending(processes[rank].returncode, rank, left.read_bytes() if left.exists() else None)
+
+
+def _start(command: Sequence[str], variables: Mapping[str, object]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603 - our own program
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """Waits for all; returns who has failed first, as far as that can be told, and None where none has."""
+    failed: set[int] = set()
+    deadline = float("inf")
+    while any(process.poll() is None for process in processes):
+        if not failed and (failed := _failed(processes)):
+            deadline = time.monotonic() + LAST_SECONDS
+        if time.monotonic() > deadline:
+            failed, deadline = _failed(processes), float("inf")
+            _send(processes, signal.SIGKILL)
+        time.sleep(0.1)
+    late = failed and deadline == float("inf")  # what we have killed has not failed
+    # One that meets an unknown fault may only have missed another.
+    return min(
+        failed if late else _failed(processes), key=lambda rank: (processes[rank].returncode == 1, rank), default=None
+    )
+
+
+def _failed(processes: Sequence[subprocess.Popen[bytes]]) -> set[int]:
+    return {rank for rank, process in enumerate(processes) if process.returncode}
+
+
+def _send(processes: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+    for process in processes:
+        process.send_signal(number)  # nothing where it has ended
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
