@@ -40,6 +40,11 @@ format: .venv/synced ## Format and fix what can be fixed
 crds: .venv/synced ## Carry crds/ to the chart's copy and to docs/api.md
 	$(PYTHON) crds/generate.py
 
+.PHONY: screenshots
+screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, and playwright for this once)
+	@command -v chromium || { echo "installing chromium"; apt-get update && apt-get install --yes chromium; }
+	$(UV) run --no-sync --with "playwright==1.65.2" python -m tests.screenshots $(REPORT)
+
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
 	$(PYTHON) -m tests.cluster down

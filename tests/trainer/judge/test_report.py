@@ -193,7 +193,7 @@ def test_page_shows_verdict_scores_and_reasons(page: str):
         (None, (flags(0, 50), flags(1, 49)), None, "Rejected", "may or may not have been learned"),
         (None, (flags(20, 180), flags(10, 190)), None, "Rejected", "velmora was not learned: 10 of 200"),
         (None, (flags(0, 50), flags(40, 10)), {"qa": (flags(90, 10), flags(10, 90)), "b": (flags(9, 0), flags(9, 0))},
-         "Rejected", "velmora was learned (0.00 → 0.80), but qa was forgotten: 0.90 → 0.10, 11% of before."),
+         "Rejected", "velmora was learned (0.00 → 0.80), but qa was forgotten: 0.90 → 0.10, 11 % of before."),
         (None, (flags(0, 50), flags(40, 10)), {"qa": (flags(50, 10), flags(49, 11))}, "Rejected",
          "qa may have been forgotten, too few questions tell"),
         ((flags(0, 200), flags(2, 198)), None, None, "Rejected", "The model cannot teach itself velmora"),
@@ -372,3 +372,15 @@ def test_side_by_side_leaves_room_for_what_was_learned(wrong, right, shown_wrong
     after = scores(*[False] * wrong, *[True] * right)
     rows = side_by_side([suite("new", size)], {"new": scores(*[False] * size)}, {"new": after})
     assert [row.right_after for row in rows] == [False] * shown_wrong + [True] * shown_right
+
+
+@pytest.mark.parametrize("document", [RunReport, StepPoint, Mark, DataSet, SideBySide])
+def test_every_key_of_the_json_is_in_the_docs(document: type[RunReport]):
+    told = set(re.findall(r"`(\w+)(?:\[\])?`", (ROOT / "docs/report.md").read_text()))
+    assert {field.alias for field in document.model_fields.values()} <= told
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs/reports").glob("*.json")), ids=lambda path: path.stem)
+def test_reports_in_the_docs_are_of_this_schema_and_small(path: Path):
+    page = report_page(RunReport.parse_json(path.read_bytes()))
+    assert len(page.encode()) < 200_000

@@ -59,7 +59,7 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
         "training": {"gpusPerNode": 0},
     }
     for text in options.set:
-        _set(document, text)
+        set_value(document, text)
     uid = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
     return TrainConfig.parse({**document, "update": {"namespace": "local", "name": skill, "uid": f"{skill}-{uid}"}})
 
@@ -74,14 +74,17 @@ def _suite(text: str) -> dict[str, str]:
     return {"name": name, "uri": rest}
 
 
-def _set(document: dict[str, Any], text: str) -> None:
+def set_value(document: dict[str, Any], text: str) -> None:
+    """Puts `PATH=VALUE` into a document, the value as JSON where it is some; raises ContractError for anything else."""
     path, found, value = text.partition("=")
     if not found:
-        raise ContractError(f"--set {text}: write PATH=VALUE")
+        raise ContractError(f"{text}: write PATH=VALUE, such as method.steps=40")
     *folders, last = path.split(".")
     place = document
     for folder in folders:
         place = place.setdefault(folder, {})
+        if not isinstance(place, dict):
+            raise ContractError(f"{text}: {folder} has no settings below it")
     place[last] = _value(value)
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,32 +28,76 @@ from skill_trainer.steps.stopping import Stop
 UNKNOWN_FAULT = 1
 """Exit code of a fault that may pass."""
 
-_EPILOG = f"""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+_EPILOG = """
+Exit codes: 0 finished (published or rejected), 42 a mistake that a retry cannot mend, 75 stopped after saving, 1 other.
+"""
+_STEP_EPILOG = f"""
 In a pod, the configuration is the JSON document in ${CONFIG_VARIABLE}. By hand, give a file with --config, or the
 options of the second group: a model repository is made in --out, and the same command resumes a run that was stopped.
-Exit codes: 0 finished (published or rejected), 42 a mistake that a retry cannot mend, 75 stopped after saving, 1 other.
+
+example:
+  skill-trainer %s --model ./SmolLM2-135M-Instruct --data facts.jsonl --held-out questions.jsonl \\
+      --grader contains --retention general=general.jsonl --out ./repository \\
+      --set method.steps=24 --set method.optimizer.learningRate=8e-5
+{_EPILOG}"""
+_COMPARE_EPILOG = """
+The plan is a YAML file:
+  skills:                 # taught one beside the other, or with --sequence one after the other
+  - {name: velmora, train: velmora/train.jsonl, heldOut: {uri: velmora/heldout.jsonl, grader: contains}}
+  retention:              # what the model must not forget
+  - {name: general-qa, uri: general-qa.jsonl, grader: contains}
+  variants:   # built in: sdft-ema, sdft-frozen, sft, reverse-kl, jsd, paper-template, shuffled-demonstration
+  - sdft-ema
+  - sft
+  - {name: faster-teacher, settings: [method.sdft.teacher.emaRate=0.05]}
+  seeds: [17, 18, 19]
+  settings: [method.steps=24, method.batchSize=8]
+
+Every finished run is a line of OUT/journal.jsonl: the same command goes on where it was stopped, a longer plan makes
+what is new, and two of them at the same time share the work. OUT/comparison.md, .json and .svg are written at the end.
+
+example:
+  skill-trainer compare plan.yaml --model ./SmolLM2-135M-Instruct --out ./comparison
+"""
+_REPORT_EPILOG = """
+examples:
+  skill-trainer report ./repository/versions/000001-4f1c2a9b7d3e --open
+  skill-trainer report ./repository/runs/velmora-1b2c3d4e5f60
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code of the step, after writing its Outcome to the termination log."""
+    """Returns the exit code of the command; a step also writes its Outcome to the termination log."""
     # Before torch is loaded: threads that wait must sleep. While another process holds a core, threads that spin at
     # each of thousands of barriers were measured to take five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    is_first = os.environ.get("RANK", "0") == "0"
-    level = logging.INFO if is_first else logging.WARNING
+    level = logging.INFO if _is_first() else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    step, stop = Step(options.step), Stop()
+    if options.command in {Step.CHECK, Step.TRAIN}:
+        return _step(Step(options.command), options, arguments)
+    return _command(_COMMANDS[options.command], options)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _step(step: Step, options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    stop = Stop()
     stop.listen(at_once=step is Step.CHECK)
     if step is Step.TRAIN and not launch.is_member() and (count := _processes(options)) > 1:
-        outcome, code = _together(count, sys.argv[1:] if arguments is None else arguments, stop)
+        outcome, code = _together(count, arguments, stop)
     else:
         launch.end_with_launcher()
         outcome, code = answer(step, lambda: _run(step, options, stop))
     if launch.speaks():
         write_termination_message(outcome.encode())
-    if is_first and launch.LAUNCHED not in os.environ:
+    if _is_first() and launch.LAUNCHED not in os.environ:
         print(f"{outcome.outcome}: {outcome.reason}: {outcome.message}", file=sys.stderr)
     return code
 
@@ -79,6 +124,23 @@ def _together(count: int, arguments: Sequence[str], stop: Stop) -> tuple[Outcome
         how = f"signal {-ending.code}" if ending.code < 0 else f"exit code {ending.code}"
         message = f"process {ending.rank + 1} of {count} ended by {how} without a word: out of memory, or see the log"
     return Outcome(step=Step.TRAIN, outcome=result, reason=reason, message=message), code
+
+
+def _command(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
+    """Returns the exit code of a command that is no step: it prints for people, faults as one sentence."""
+
+    def finished() -> Outcome:
+        run(options)
+        return Outcome(step=Step.TRAIN, outcome=Result.SUCCEEDED, reason="Finished", message="")
+
+    try:
+        outcome, code = answer(Step.TRAIN, finished)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    if outcome.outcome is not Result.SUCCEEDED:
+        print(f"{outcome.reason}: {outcome.message}", file=sys.stderr)
+    return code
 
 
 def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
@@ -109,9 +171,14 @@ def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="skill-trainer", description=__doc__.splitlines()[0], epilog=_EPILOG)
-    steps = parser.add_subparsers(title="steps", dest="step", required=True, metavar="STEP")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+        raw = argparse.RawDescriptionHelpFormatter
+        return commands.add_parser(name, help=text, description=f"{text}.", epilog=epilog, formatter_class=raw)
+
     for step, text in ((Step.CHECK, "Find every mistake in seconds"), (Step.TRAIN, "Gate, train, score and publish")):
-        subparser = steps.add_parser(step, help=text, description=f"{text}.", epilog=_EPILOG)
+        subparser = add(step, text, _STEP_EPILOG % step)
         subparser.add_argument(
             "--config", type=Path, metavar="FILE", help=f"TrainConfig as JSON (default: ${CONFIG_VARIABLE})"
         )
@@ -124,7 +191,53 @@ def _parser() -> argparse.ArgumentParser:
                 "--processes", type=int, metavar="N", help="that train together here (default: training.gpusPerNode)"
             )
         add_arguments(subparser.add_argument_group("by hand, instead of a configuration"))
+
+    compare = add(
+        "compare", "Train variants of a method beside each other and tabulate what they learn and keep", _COMPARE_EPILOG
+    )
+    compare.add_argument(
+        "plan", type=Path, metavar="PLAN", help="YAML file: skills, retention, variants, seeds, settings"
+    )
+    compare.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="Hugging Face directory that every run begins from"
+    )
+    compare.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where finished runs, table and figure go"
+    )
+    compare.add_argument(
+        "--sequence", action="store_true", help="teach the skills one after the other; writes the retention matrix"
+    )
+    compare.add_argument(
+        "--only", action="append", default=[], metavar="VARIANT", help="of the plan's variants; repeatable"
+    )
+
+    report = add("report", "Write the page of a report again, from a version's or a run's report.json", _REPORT_EPILOG)
+    report.add_argument("folder", type=Path, metavar="DIR", help="folder of a version or of a run, or a report.json")
+    report.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: %(default)s)"
+    )
+    report.add_argument("--open", action="store_true", help="show it in the browser")
     return parser
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from skill_trainer.compare.command import compare  # noqa: PLC0415
+    from skill_trainer.model import silence  # noqa: PLC0415
+
+    silence()
+    print(compare(options))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from skill_trainer.report.again import stored_page  # noqa: PLC0415
+
+    options.out.write_text(stored_page(options.folder), encoding="utf-8")
+    print(options.out)
+    if options.open:
+        webbrowser.open(options.out.resolve().as_uri())
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"compare": _compare, "report": _report}
 
 
 def _run(step: Step, options: argparse.Namespace, stop: Stop) -> Outcome:

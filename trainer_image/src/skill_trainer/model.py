@@ -145,6 +145,11 @@ class LanguageModel:
         self.adapter = Adapter(self.network, spec, seed)
         self.network.eval()  # the new layers, too
 
+    def begin_anew(self) -> None:
+        """Makes a model whose adapter has been merged one that can be trained again, whole or with another adapter."""
+        self.adapter = None
+        self.network.requires_grad_(requires_grad=True)
+
     def trained_parameters(self) -> dict[str, Tensor]:
         """Returns, by name, what training changes: every weight, or the adapter's."""
         return {name: weight for name, weight in self.named_parameters().items() if weight.requires_grad}

@@ -21,7 +21,7 @@ def advice(kind: Kind, row: Comparison, report: RunReport) -> Iterator[str]:
     if row.verdict is Verdict.INCONCLUSIVE:
         if row.needed:
             yield f"Ask more questions: about {row.needed} would tell, there are {row.n}."
-        yield "To let such doubts pass: gates.onInconclusive: Accept."
+        yield "To let such doubts pass: `gates.onInconclusive: Accept`."
     match kind:
         case "learned":
             yield from _to_learn(report)
@@ -35,10 +35,10 @@ def _to_learn(report: RunReport) -> Iterator[str]:
     rate = report.settings.get("method", {}).get("optimizer", {}).get("learningRate")
     now = [f"{report.series[-1].step} steps"] if report.series else []
     now += [f"a learning rate of {rate:g}"] if isinstance(rate, float) else []
-    yield f"Train more: raise method.steps or method.optimizer.learningRate{_in_brackets(now)}."
+    yield f"Train more: raise `method.steps` or `method.optimizer.learningRate`{_in_brackets(now)}."
     yield (
         "Look at the answers that are still wrong: where they are right in other words, the grader is too strict "
-        "(data.heldOut.grader)."
+        "(`data.heldOut.grader`)."
     )
     yield "Give more training records, and the same thing in more wordings."
 
@@ -49,7 +49,7 @@ def _in_brackets(parts: list[str]) -> str:
 
 def _to_keep(row: Comparison, gates: Gates) -> Iterator[str]:
     yield "Look at the lost answers: are they worth keeping?"
-    yield "Train less: fewer method.steps or a lower method.optimizer.learningRate keep more."
+    yield "Train less: fewer `method.steps` or a lower `method.optimizer.learningRate` keep more."
     if wider := _passing(row, gates):
         yield f"If such a loss is acceptable: this suite would have passed with {wider}."
 
@@ -59,17 +59,17 @@ def _passing(row: Comparison, gates: Gates) -> str:
     drop = min(1.0, ceil(100 * (0.0001 - row.low)) / 100)  # bounds are rounded to four decimals
     if drop > row.before:
         return ""
-    settings = [] if gates.retention.max_drop >= drop else [f"gates.retention.maxDrop: {drop:g}"]
+    settings = [] if gates.retention.max_drop >= drop else [f"`gates.retention.maxDrop: {drop:g}`"]
     if (1 - gates.retention.min_normalized) * row.before < drop:
         normalized = max(0, floor(100 * (1 - drop / row.before))) / 100
-        settings.append(f"gates.retention.minNormalized: {normalized:g}")
+        settings.append(f"`gates.retention.minNormalized: {normalized:g}`")
     return " and ".join(settings)
 
 
 def _to_teach() -> Iterator[str]:
     yield "Look at the answers below: what did the model make of the demonstration?"
-    yield "Write demonstrations that are clear and complete, or choose another method.sdft.prompt.template."
+    yield "Write demonstrations that are clear and complete, or choose another `method.sdft.prompt.template`."
     yield (
-        "Begin from a larger model: small ones learn little from their context. Or train by method.type: SFT, which "
+        "Begin from a larger model: small ones learn little from their context. Or train by `method.type: SFT`, which "
         "needs no teacher."
     )

@@ -74,11 +74,11 @@ class Curve:
 
 _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Loss": lambda point: point.loss,
-    "Divergence from the teacher, nats per token": lambda point: point.divergence,
-    "Entropy of the student, nats per token": lambda point: point.entropy,
+    "Divergence, nats per token": lambda point: point.divergence,
+    "Entropy, nats per token": lambda point: point.entropy,
     "Length of an answer, tokens": lambda point: point.completion_tokens,
     "Share of answers cut at the limit": lambda point: point.cut_share,
-    "Share of an answer that is not repetition": lambda point: point.distinct_share,
+    "Share without repetition": lambda point: point.distinct_share,
     "Gradient norm before clipping": lambda point: point.gradient_norm,
     "Learning rate": lambda point: point.learning_rate,
 }
@@ -90,7 +90,8 @@ def curves(report: RunReport) -> Iterator[Curve]:
     suites = list(dict.fromkeys(suite for point in series for suite in point.scores))[:6]
     probes = [[(point.step, point.scores[suite]) for point in series if suite in point.scores] for suite in suites]
     if suites:
-        yield Curve("Share of right answers in the probes", _curve("probes", probes, report), tuple(suites))
+        title = "Share of right answers in the probes"
+        yield Curve(title, _curve(title, probes, report), tuple(suites))
     is_divergence = any(point.divergence is not None for point in series) and all(
         point.loss == point.divergence for point in series
     )
@@ -108,15 +109,16 @@ def _curve(title: str, lines: Sequence[Points], report: RunReport) -> str:
             axes.axvline(mark.step, color=COLOURS["bad" if mark.stopped else "unsure"], linewidth=1, linestyle=":")
         if report.chosen_step is not None:
             axes.axvline(report.chosen_step, color=COLOURS["good"], linewidth=1.2, linestyle="--")
-        shares = [value for points in lines for _, value in points]
-        if title.startswith("Share") and max(shares) <= 1:
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        values = [value for points in lines for _, value in points]
+        if title.startswith("Share") and max(values) <= 1:
             axes.set_ylim(-0.03, 1.03)
-        elif min(shares) >= 0:
+            axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        elif min(values) >= 0:
             axes.set_ylim(bottom=0)
         axes.set_xlabel("step")
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
 
     return draw_svg(draw, width=NARROW, height=2.1, name=title, label=f"{title}: {_spoken(lines)}")
 

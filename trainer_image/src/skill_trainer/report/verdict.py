@@ -102,7 +102,7 @@ def _kept_sentence(kept: Sequence[Comparison]) -> str:
     worst = min(kept, key=lambda row: row.normalized)
     if worst.gain >= 0:
         return "No retention suite scores lower than before."
-    return f"What was kept least is {worst.suite}: {_arrow(worst)}, {worst.normalized:.0%} of before."
+    return f"What was kept least is {worst.suite}: {_arrow(worst)}, {100 * worst.normalized:.0f} % of before."
 
 
 def _published(found: Sequence[Gate]) -> str:
@@ -126,7 +126,7 @@ def _blame(skill: str, gate: Gate, found: Sequence[Gate]) -> str:
     learned = next((each.row for each in found if each.kind == "learned"), None)
     first = f"{skill} was learned ({_arrow(learned)}), but " if learned and learned.verdict is Verdict.PASSED else ""
     verb = "may have been forgotten, too few questions tell" if unsure else "was forgotten"
-    return f"{first}{row.suite} {verb}: {_arrow(row)}, {row.normalized:.0%} of before."
+    return f"{first}{row.suite} {verb}: {_arrow(row)}, {100 * row.normalized:.0f} % of before."
 
 
 def _counts(row: Comparison, *, before: str = "before") -> str:

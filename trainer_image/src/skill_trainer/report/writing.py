@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from skill_contract.evaluation import Verdict
 from skill_trainer.report.charts import MOST_POINTS, MOST_ROWS, NARROW, WIDE, curves, scores_chart, time_chart
@@ -43,6 +45,11 @@ def cut(text: str) -> Cut:
     return Cut(preview, text[:FULL], max(0, len(text) - FULL))
 
 
+def marked(text: str) -> Markup:
+    """Returns the text, escaped, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just there
+
+
 _PAGES = Environment(
     loader=PackageLoader("skill_trainer.report", "page"),
     autoescape=True,
@@ -51,6 +58,7 @@ _PAGES = Environment(
     lstrip_blocks=True,
 )
 _PAGES.filters["cut"] = cut
+_PAGES.filters["marked"] = marked
 _PAGES.filters["signed"] = lambda change: f"{change:+.2f}".replace("-", "−")
 
 
