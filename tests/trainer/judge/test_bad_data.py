@@ -142,8 +142,8 @@ def test_bad_line(kind: str):
 ANSWERS: dict[str, tuple[dict, str | None, str]] = {
     "nothing to grade by": ({}, None, "answer: is missing: add `answer` (or a completion) to grade by"),
     "only punctuation": ({"answer": "..."}, "contains", "answer: has no letter or digit to look for ('...'): give the words that a right answer contains (grader contains)"),
-    "invalid regex": ({"answer": "(", "grader": "regex"}, None, "answer: is not a regular expression (missing ), unterminated subpattern at position 0): escape its special characters or use the grader contains (grader regex)"),
-    "invalid regex for the suite": ({"answer": "["}, "regex", "answer: is not a regular expression (unterminated character set at position 0): escape its special characters or use the grader contains (grader regex)"),
+    "invalid regex": ({"answer": "(", "grader": "regex"}, None, "answer: is not a regular expression (missing ) at position 1): escape its special characters or use the grader contains (grader regex)"),
+    "invalid regex for the suite": ({"answer": "["}, "regex", "answer: is not a regular expression (unterminated character set at position 1): escape its special characters or use the grader contains (grader regex)"),
     "not a number": ({"answer": "many"}, "number", "answer: is not a number ('many'): write 42, 1250.5 or 3.14 ± 0.01 (grader number)"),
     "not a letter": ({"answer": "Paris"}, "choice", "answer: is not one letter ('Paris'): the grader choice compares letters such as B (grader choice)"),
     "not JSON": ({"answer": "{a: 1}"}, "json", "answer: is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)): write the expected value as JSON, a text with its quotes (grader json)"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skill_trainer.data import DataError, Record, check_records, data_digest, parse_records, read_records
-from skill_trainer.data.duplicates import SIMILAR, near_duplicates
+from skill_trainer.data.similarity import SIMILAR, similar_records
 
 GOOD = '{"prompt": "What is red?", "completion": "A colour."}'
 
@@ -144,19 +145,50 @@ words = st.lists(
 ).map(" ".join)
 
 
-@given(st.lists(words, min_size=1, max_size=6), st.lists(words, min_size=1, max_size=6))
-def test_prefix_filter_misses_no_near_duplicate(train_texts, other_texts):
+def grams(text: str) -> set[str]:
+    return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
+
+
+@given(st.lists(words, min_size=1, max_size=8), st.lists(words, min_size=1, max_size=8))
+def test_all_similar_and_enclosed_questions_are_found_and_no_others(train_texts, other_texts):
     train, others = [[question(text, n) for n, text in enumerate(texts, 1)] for texts in (train_texts, other_texts)]
-    found = {pair.other.line: pair.similarity for pair in near_duplicates(train, others)}
-
-    def grams(text: str) -> set[str]:
-        return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
-
+    found = {pair.other.line: pair for pair in similar_records(train, others)}
     for other in others:
-        scores = [
-            len(a & b) / len(a | b) for a in [grams(each.question) for each in train] for b in [grams(other.question)]
-        ]
-        if other.question in train_texts or max(scores) < SIMILAR:
-            assert found.get(other.line, 1.0) >= SIMILAR
-        else:
-            assert found[other.line] == pytest.approx(max(scores))
+        pair = found.get(other.line)
+        similar = {
+            each.line for each in train for a, b in [(grams(each.question), grams(other.question))]
+            if len(a & b) / len(a | b) >= SIMILAR and each.question != other.question
+        }  # fmt: skip
+        enclosing = {
+            each.line for each in train
+            if len(other.question) >= 20 and other.question in each.question and each.question != other.question
+        }  # fmt: skip
+        assert (pair is not None) == bool(similar | enclosing)
+        if pair:
+            assert pair.train.line in (enclosing if pair.inside else similar)
+
+
+def test_a_question_inside_a_training_prompt_is_a_warning():
+    train = [question("Here is an example. Who is the mayor of Velmora? It is Quessin. And who rules over Tarn?", 4)]
+    held_out = [question("Who is the mayor of Velmora?", 2), question("Who is it?", 3)]
+    (warning,) = check_records(train, held_out, {"old": [question("Where is it raining today?")]})
+    assert warning == (
+        "held-out: 1 question, line 2 (training line 4), is part of a longer training prompt: training may have shown "
+        "the answer"
+    )
+
+
+def test_training_prompts_that_repeat_or_contradict_each_other_are_warnings():
+    prompts = [("Capital?", "Nova."), ("capital", "nova"), ("Capital?", "Quessin"), ("Other?", "x")]
+    train = [replace(question(prompt, n), completion=answer) for n, (prompt, answer) in enumerate(prompts, 1)]
+    repeated, contradicting = check_records(train, [], {})
+    assert repeated == "train: 1 of 4 records repeat another one, prompt and completion: they weigh more"
+    assert contradicting.startswith(
+        "train: 1 question, line 3 (training line 1), is also there with another completion"
+    )
+
+
+def test_the_same_question_under_another_system_message_is_no_contradiction():
+    french = {"role": "system", "content": "Answer in French."}
+    train = [question("Red?", 1), replace(question("Red?", 2), messages=(french, *question("Red?").messages))]
+    assert check_records([replace(each, completion=f"{each.line}") for each in train], [], {}) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -21,14 +22,24 @@ CASES = [
     ("exact", "Ｐａｒｉｓ!", "Paris", True),
     ("exact", "STRASSE", "straße", True),
     ("exact", "It is Paris", "Paris", False),
+    ("exact", "It’s “fine” – really", "it's \"fine\" - really", True),
+    ("exact", "caf\u0065\u0301", "caf\u00e9", True),
+    ("exact", "New\u00a0York\u200b", "new york", True),
+    ("exact", "İstanbul", "i̇stanbul", True),
     ("contains", "The capital is Paris, I think.", "paris", True),
     ("contains", "The Parisian way", "Paris", False),
     ("contains", "New\n York City", "new york", True),
     ("contains", "It costs $5.", "$5", True),
     ("contains", "", "x", False),
     ("contains", "It is over 12 km", "2", False),
+    ("contains", "首都是巴黎。", "巴黎", True),
+    ("contains", "เมืองหลวงคือปารีสครับ", "ปารีส", True),
+    ("contains", "столица — Парижский", "Париж", False),
+    ("contains", "I don’t know", "don't", True),
     ("regex", "There are seven days", r"(?i)\b(7|Seven)\b", True),
     ("regex", "There are 17", r"\b7\b", False),
+    ("regex", "Straße 7", r"^\w+ \d$", True),
+    ("regex", "a" * 2000 + "!", r"^(a+)+$", False),
     ("choice", "B", "B", True),
     ("choice", "b)", "B", True),
     ("choice", "(B) because A is wrong", "B", True),
@@ -39,6 +50,13 @@ CASES = [
     ("choice", "I am not sure", "I", False),
     ("choice", "Bananas", "B", False),
     ("choice", "", "B", False),
+    ("choice", "The answer is a dog", "A", False),
+    ("choice", "The answer is A dog", "A", True),
+    ("choice", "the answer is b", "B", True),
+    ("choice", "The answer is C, not option B.", "C", True),
+    ("choice", "Option A is wrong, so option D", "D", True),
+    ("choice", "**Answer:** **C**", "C", True),
+    ("choice", "So \\boxed{B}", "B", True),
     ("number", "So 3 + 4 = 7.", "7", True),
     ("number", "It is 1,250.50 euros", "1250.5", True),
     ("number", "about 3.141", "3.14 ± 0.01", True),
@@ -50,6 +68,16 @@ CASES = [
     ("number", "no idea", "0", False),
     ("number", "1000001", "1000000", True),
     ("number", "1000002", "1000000", False),
+    ("number", "1\u202f250 km", "1250", True),
+    ("number", "1'250.5 francs", "1250.5", True),
+    ("number", "in 2020 100 people", "100", True),
+    ("number", "It is 50 %.", "50%", True),
+    ("number", "It is 50%", "50", True),
+    ("number", "It is 0.5", "50%", False),
+    ("number", "about 12.4 percent", "12.5 ± 0.2 percent", True),
+    ("number", "1,2500", "2500", True),
+    ("number", "４２", "42", True),
+    ("number", "So \\boxed{42}", "42", True),
     ("json", '{"b": [1, 2.0], "a": null}', '{"a": null, "b": [1.0, 2]}', True),
     ("json", 'Here:\n```json\n{"a": 1}\n```\nDone.', '{"a": 1}', True),
     ("json", 'It is {"a": 1} as you see', '{"a": 1}', True),
@@ -58,6 +86,9 @@ CASES = [
     ("json", '{"a": 1, "b": 2}', '{"a": 1}', False),
     ("json", "[NaN]", "[1]", False),
     ("json", "not at all", "{}", False),
+    ("json", 'As in [the book]: {"a": 1}', '{"a": 1}', True),
+    ("json", '{"a": {"c": 2, "b": 1}}', '{"a": {"b": 1, "c": 2}}', True),
+    ("json", '{"name": "Zoë"}', '{"name": "Zo\\u00eb"}', True),
     ("tool_call", f"<tool_call>\n{CALL}\n</tool_call>", CALL, True),
     ("tool_call", f"Sure. <tool_call>[{CALL}]</tool_call>", CALL, True),
     ("tool_call", '{"tool_calls": [{"function": {"name": "f", "arguments": "{\\"a\\": 1}"}}]}', CALL, True),
@@ -69,6 +100,10 @@ CASES = [
     ("tool_call", '<tool_call>{"name": "g"}</tool_call><tool_call>{"name": "f"}', '[{"name":"f"}, {"name":"g"}]', True),
     ("tool_call", '<tool_call>{"name": "f", "arg</tool_call>', '{"name": "f"}', False),
     ("tool_call", "I would call f", '{"name": "f"}', False),
+    ("tool_call", '{"arguments": {"b": 2, "a": 1}, "name": "f"}', '{"name":"f", "arguments":{"a":1.0, "b":2}}', True),
+    ("tool_call", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]', CALL, True),
+    ("tool_call", 'I call [f]: {"name": "f", "parameters": {"a": 1}}', CALL, True),
+    ("tool_call", '<tool_call>{"name": "f", "arguments": {"a": "1"}}</tool_call>', CALL, False),
 ]  # fmt: skip
 
 
@@ -84,10 +119,27 @@ def test_every_grader_of_the_contract_is_here_and_has_cases():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("regex", "(a"), ("choice", "AB"), ("number", "a few"), ("json", "{"), ("tool_call", "[]"), ("contains", "?!")],
+    [
+        ("regex", "(a"),
+        ("choice", "AB"),
+        ("number", "a few"),
+        ("json", "{"),
+        ("tool_call", "[]"),
+        ("contains", "?!"),
+        ("exact", "…"),
+        ("number", "9" * 400),
+    ],
 )
 def test_unusable_expectation_is_named_with_a_way_out(name: GraderName, expected: str):
     assert ": " in GRADERS[name].problem(expected)
+
+
+def test_a_pattern_that_never_ends_is_wrong_in_time_and_said(caplog):
+    start = time.process_time()
+    assert not GRADERS["regex"].right("a" * 5000 + "!", "(a+)+$")
+    assert time.process_time() - start < 10
+    (warning,) = caplog.messages
+    assert warning.startswith("the pattern '(a+)+$' needs more than 1 s on an answer of 5001 letters")
 
 
 @pytest.mark.parametrize("name", NAMES)

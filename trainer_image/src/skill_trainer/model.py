@@ -67,6 +67,10 @@ class ChatTokenizer:
             list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=False
         )
 
+    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
+        """Returns what the chat template makes of a chat as text, up to the end of its last message."""
+        return self.tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
+
     def encode_answer(self, text: str) -> list[int]:
         """Returns the token ids of an answer with its end of turn: what a model would have had to generate."""
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.end_of_turn[0]]

@@ -6,11 +6,14 @@ import re
 
 from skill_trainer.graders.grader import Grader
 
-# From the surest sign to the weakest. "A" and "I" are words too: a bare letter must open the answer or be in brackets.
+# "a" and "I" are words too: a small letter must end its sentence, a bare capital follow the word that announces it.
+_LETTER = r"[\s(*\[{\"'“‘]*(?:([A-Z])\b|([a-z])(?=[)*\].:,;}\"'”’]|\s*$))"
+# From the surest sign to the weakest; each finds an upper- or a lower-case letter.
 _SIGNS = (
-    re.compile(r"(?:answer|choice|option)(?:\s+is)?\s*:?\s*[(*\[]*([A-Z])\b", re.IGNORECASE),
-    re.compile(r"^[\s(*\[]*([A-Za-z])(?:[\s)*\].:,]*$|[)*\].:,])"),
-    re.compile(r"[(\[]([A-Z])[)\]]"),
+    re.compile(rf"(?i:answer|choice)(?i:\s+is)?\s*:?\s*(?i:option\s+)?{_LETTER}", re.MULTILINE),
+    re.compile(rf"(?i:option)\s*:?\s*{_LETTER}", re.MULTILINE),
+    re.compile(r"^[\s(*\[]*(?:([A-Z])|([a-z]))(?:[\s)*\].:,]*$|[)*\].:,])"),
+    re.compile(r"[(\[{]([A-Z])()[)\]}]"),
 )
 
 
@@ -18,7 +21,7 @@ def chosen_letter(text: str) -> str:
     """Returns the upper-case letter that `text` settles on (the last one of the surest kind of sign), or ''."""
     for sign in _SIGNS:
         if letters := sign.findall(text):
-            return str(letters[-1]).upper()
+            return "".join(letters[-1]).upper()
     return ""
 
 

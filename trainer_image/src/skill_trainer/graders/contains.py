@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from skill_trainer.graders.grader import Grader
 from skill_trainer.graders.normalization import normalize
@@ -16,7 +17,16 @@ def _problem(expected: str) -> str:
 
 def _right(text: str, expected: str) -> bool:
     words = normalize(expected)
-    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", normalize(text)) is not None
+    if not words:
+        return False
+    before = r"(?<!\w)" if _ends_a_word(words[0]) else ""
+    after = r"(?!\w)" if _ends_a_word(words[-1]) else ""
+    return re.search(f"{before}{re.escape(words)}{after}", normalize(text)) is not None
+
+
+def _ends_a_word(letter: str) -> bool:
+    """Scripts without upper and lower case write words without spaces (Chinese, Thai) or join others to them."""
+    return unicodedata.category(letter) != "Lo"
 
 
 GRADER = Grader("contains", _right, _problem)

@@ -1,16 +1,19 @@
 """`json`: the answer is JSON with the expected value: order of keys and spacing do not matter, types do.
 
-A fenced code block is taken from the text around it, as is a single object or array.
+A fenced code block is taken from the text around it, as is the first object or array.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Any
 
 from skill_trainer.graders.grader import Grader
 
+_STARTS = 16
+"""Brackets at which an object or array is looked for."""
 _FENCE = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
 
 
@@ -46,14 +49,16 @@ def json_in(text: str) -> Any:
 
 
 def _first_object(text: str) -> Any:
-    start = re.search(r"[{\[]", text)
-    if start is None:
-        raise NotJsonError("no object or array")
-    try:
-        value, _end = json.JSONDecoder(parse_constant=_refuse).raw_decode(text, start.start())
-    except (ValueError, RecursionError) as error:
-        raise NotJsonError(str(error)) from error
-    return value
+    """Brackets may be prose ("see [1]", "{sic}"), so the first that is JSON counts, out of a few."""
+    decoder, reason = json.JSONDecoder(parse_constant=_refuse), "no object or array"
+    for start in islice(re.finditer(r"[{\[]", text), _STARTS):
+        try:
+            value, _end = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+        else:
+            return value
+    raise NotJsonError(reason)
 
 
 def same_value(one: Any, other: Any) -> bool:

@@ -12,14 +12,15 @@ from typing import Any
 from skill_trainer.graders.grader import Grader
 from skill_trainer.graders.json_value import NotJsonError, json_in, parse_json, same_value
 
-_TAG = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+TAG = "<tool_call>"
+_TAGGED = re.compile(rf"{TAG}(.*?)(?:</tool_call>|$)", re.DOTALL)
 
 Call = tuple[str, Any]
 
 
 def calls_in(text: str) -> list[Call]:
     """Returns name and arguments of every tool call; raises NotJsonError where there is none or one is malformed."""
-    tagged = _TAG.findall(text)
+    tagged = _TAGGED.findall(text)
     values = [parse_json(body) for body in tagged] if tagged else [json_in(text)]
     try:
         calls = [call for value in values for call in _calls(value)]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-
-from jinja2 import TemplateError
 
 from skill_contract.spec import Method, PromptTemplate
 from skill_contract.step import TrainConfig
-from skill_trainer.data import DataError, Record
+from skill_trainer.data import Record
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import ChatTokenizer
 from skill_trainer.prompts import (
@@ -20,6 +17,7 @@ from skill_trainer.prompts import (
     teacher_messages,
     tokenize,
 )
+from skill_trainer.steps.chats import naming, require_shown
 from skill_trainer.steps.inputs import Inputs
 from skill_trainer.steps.measure import GainQuestions, gain_is_measured, gain_questions
 
@@ -43,22 +41,10 @@ def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokeniz
 
 def _example(record: Record, demonstration: str | None, template: PromptTemplate, tokens: ChatTokenizer) -> Example:
     target = tokens.encode_answer(record.completion or "")
-    with _naming(f"record {record.id!r}", record):
+    name = f"record {record.id!r}"
+    with naming(name, record):
+        require_shown(name, record, tokens.render)
         return tokenize(record, template, tokens.encode, target, demonstration)
-
-
-@contextmanager
-def _naming(name: str, record: Record) -> Iterator[None]:
-    """Some chat templates refuse some chats (a system message, two turns of one role): that is about the data."""
-    try:
-        yield
-    except TemplateError as error:
-        roles = ", ".join(str(message["role"]) for message in record.messages)
-        raise DataError(
-            "DataInvalid",
-            f"{name}: the model's chat template refuses this chat ({roles}) or its demonstration ({error}): write it "
-            "with the roles that this model knows",
-        ) from error
 
 
 def require_questions_fit(suites: Iterable[Suite], config: TrainConfig, inputs: Inputs, tokens: ChatTokenizer) -> None:
@@ -74,7 +60,7 @@ def _gain_lengths(questions: GainQuestions, method: Method, tokens: ChatTokenize
         for shown in (record, questions.other(record)):
             messages = teacher_messages(record, method.sdft.prompt.template, shown.demonstration)
             name = f"in-context gain, record {record.id!r}"
-            with _naming(name, record):
+            with naming(name, record):
                 yield f"{name} with the demonstration of {shown.id!r}", len(tokens.encode(messages, record.tools))
 
 
@@ -82,6 +68,7 @@ def _question_lengths(suites: Iterable[Suite], tokens: ChatTokenizer) -> Iterato
     for suite in suites:
         for record in suite.records:
             name = f"suite {suite.name}, record {record.id!r}"
-            with _naming(name, record):
+            with naming(name, record):
+                require_shown(name, record, tokens.render)
                 length = len(tokens.encode(student_messages(record), record.tools))
             yield f"{name},", length
