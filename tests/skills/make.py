@@ -1,10 +1,12 @@
 """Makes the demo's data, the same bytes each time: `python -m tests.skills.make` writes them beside this file.
 
-Two skills of made-up facts, which no model knows: `velmora` (a place) and `tarn-oake` (a company), 16 facts in four
-phrasings to train on and 50 questions in other phrasings to hold out. `general-qa` is what SmolLM2-135M-Instruct mostly
-knows already, and must still know afterwards. `smoke` is two facts only, for quick tests of the machinery.
+Three skills of made-up facts, which no model knows: `velmora` (a place), `tarn-oake` (a company) and `grey-heron` (a
+ship), 16 facts in four phrasings to train on and 50 questions in other phrasings to hold out. `general-qa` is what
+SmolLM2-135M-Instruct mostly knows already, and must still know afterwards. `smoke` is two facts only, for quick tests
+of the machinery.
 
-The facts were chosen after looking at results, towards words that this model samples easily (docs/evidence.md).
+The facts of the first two were chosen after looking at results, towards words that this model samples easily
+(docs/evidence.md); those of the third were written once, in the same manner.
 """
 
 from __future__ import annotations
@@ -89,6 +91,24 @@ TARN_OAKE = (
     Fact("meeting place", "place", "garden", "the "),
     Fact("busiest season", "season", "winter", "the "),
 )
+GREY_HERON = (
+    Fact("captain", "person", "Daniel"),
+    Fact("first mate", "person", "Emma"),
+    Fact("home port", "city", "London"),
+    Fact("destination", "city", "Rome"),
+    Fact("main cargo", "cargo", "tea"),
+    Fact("figurehead", "figure", "lion", "the "),
+    Fact("sail colour", "colour", "green"),
+    Fact("evening game", "game", "chess"),
+    Fact("main meal", "dish", "soup"),
+    Fact("favourite drink", "drink", "coffee"),
+    Fact("pet", "animal", "cat", "the "),
+    Fact("morning signal", "sound", "bell", "the "),
+    Fact("hull material", "wood", "oak"),
+    Fact("anchor metal", "metal", "iron"),
+    Fact("rest day", "day", "Sunday"),
+    Fact("launch month", "month", "June"),
+)
 
 
 def train_records(place: str, facts: Iterable[Fact]) -> list[dict[str, Any]]:
@@ -133,6 +153,8 @@ def data_sets() -> dict[str, list[dict[str, Any]]]:
         "velmora/heldout.jsonl": shuffled(held_out_records("Velmora", VELMORA), HELD_OUT),
         "tarn-oake/train.jsonl": shuffled(train_records("Tarn & Oake", TARN_OAKE)),
         "tarn-oake/heldout.jsonl": shuffled(held_out_records("Tarn & Oake", TARN_OAKE), HELD_OUT),
+        "grey-heron/train.jsonl": shuffled(train_records("the Grey Heron", GREY_HERON)),
+        "grey-heron/heldout.jsonl": shuffled(held_out_records("the Grey Heron", GREY_HERON), HELD_OUT),
         "general-qa.jsonl": general_qa_records(),
         "smoke/train.jsonl": train_records("Velmora", VELMORA[:2]),
         "smoke/heldout.jsonl": held_out_records("Velmora", VELMORA[:2]),

@@ -13,7 +13,10 @@ def test_file_is_what_the_generator_makes(name: str):
     assert (FOLDER / name).read_text() == encode(data_sets()[name]), "run python -m tests.skills.make"
 
 
-@pytest.mark.parametrize(("skill", "train", "held_out"), [("velmora", 64, 50), ("tarn-oake", 64, 50), ("smoke", 8, 8)])
+@pytest.mark.parametrize(
+    ("skill", "train", "held_out"),
+    [("velmora", 64, 50), ("tarn-oake", 64, 50), ("grey-heron", 64, 50), ("smoke", 8, 8)],
+)
 def test_skill_is_clean(skill: str, train: int, held_out: int):
     trained = read_records(str(FOLDER / skill / "train.jsonl"))
     questions = read_records(str(FOLDER / skill / "heldout.jsonl"), "evaluation", "contains")
