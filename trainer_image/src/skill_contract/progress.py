@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pydantic import Field
+
+from skill_contract.evaluation import Alarm
 from skill_contract.model import Document
 
 
@@ -26,5 +29,9 @@ class Progress(Document):
     tokens_per_second: float | None = None
     last_checkpoint: int | None = None
     """Step of the newest complete checkpoint."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    """Newest share of right answers by gate; `probe_new_skill` and `probe_retention` are those of the last probe."""
+    alarms: tuple[Alarm, ...] = ()
+    """All that the monitors have seen so far."""
     heartbeat: float
     """Unix time at which the trainer last made progress."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from skill_contract.evaluation import Signature
 from skill_contract.model import Document
 
 GraderName = Literal["exact", "contains", "regex", "choice", "number", "json", "tool_call"]
@@ -189,10 +190,21 @@ class RetentionGate(Document):
     min_normalized: float = Field(0.9, ge=0, le=1)
 
 
+class Monitors(Document):
+    mode: Literal["Enforce", "Warn", "Skip"] = "Enforce"
+    """Enforce: signatures that call for it end training. Warn: all are only said. Skip: neither probes nor alarms."""
+    every_steps: int = Field(25, ge=0)
+    """Steps between two probes; 0: none, and the last state is published."""
+    questions: int = Field(32, ge=1)
+    """Most questions of the new skill in a probe, and of each other suite; all others share four times as many."""
+    ignore: tuple[Signature, ...] = ()
+
+
 class Gates(Document):
     in_context_gain: InContextGainGate = InContextGainGate()
     new_skill: NewSkillGate = NewSkillGate()
     retention: RetentionGate = RetentionGate()
+    monitors: Monitors = Monitors()
     on_inconclusive: Literal["Reject", "Accept"] = "Reject"
     """What a verdict with too few items to tell counts as."""
     approval: Literal["Automatic", "Manual"] = "Automatic"

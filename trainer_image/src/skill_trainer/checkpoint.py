@@ -11,6 +11,7 @@ that it needs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,15 +28,18 @@ from skill_trainer.step_report import Series, StepReport
 from skill_trainer.teacher import Teacher
 
 STUDENT, TEACHER, OPTIMIZER, STATE = "student.safetensors", "teacher.safetensors", "optimizer.safetensors", "state.json"
+BEST = "best.safetensors"
+"""The student's weights in the best probed state so far, where that is an earlier one."""
 
 
 def save_state(
     folder: Path, student: LanguageModel, teacher: Teacher | None, optimizer: torch.optim.Optimizer,
-    history: Sequence[StepReport], *, rank: int = 0,
+    history: Sequence[StepReport], *, best: Path | None = None, rank: int = 0,
 ) -> None:  # fmt: skip
     """Writes the state after the last step of `history` into an empty folder, the same for all processes.
 
-    What all of them have, the first one writes.
+    What all of them have, the first one writes. `best` is the folder of `save_weights` with the best state's weights,
+    where that is an earlier one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / STUDENT, student.trained_parameters(), rank)
@@ -48,6 +52,8 @@ def save_state(
     }
     _write(folder / OPTIMIZER, moments, rank)
     if rank == 0:
+        for path in best.iterdir() if best else ():
+            os.link(path, folder / path.name)  # never written again, only replaced
         (folder / STATE).write_bytes(Series.dump_json(list(history)))
 
 
@@ -71,6 +77,24 @@ def load_state(
 def load_series(folder: Path) -> list[StepReport]:
     """Returns the reports of all steps done."""
     return Series.validate_json((folder / STATE).read_bytes())
+
+
+def save_weights(folder: Path, model: LanguageModel, *, rank: int = 0) -> None:
+    """Writes what is trained of a model, in fp32, into a folder, the same for all processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / BEST, model.trained_parameters(), rank)
+
+
+def load_weights(folder: Path, model: LanguageModel) -> None:
+    """Brings a model to the weights of `save_weights`, in place."""
+    _restore(model.trained_parameters(), folder / BEST)
+
+
+def take_best(saved: Path, folder: Path) -> None:
+    """Moves the best state's weights out of a checkpoint into an empty folder, for `load_weights`."""
+    folder.mkdir(parents=True)
+    for path in saved.glob(f"{Path(BEST).stem}*"):
+        path.replace(folder / path.name)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], rank: int) -> None:

@@ -58,6 +58,11 @@ class SuiteScores(Document):
         """Share of right answers, 0 to 1."""
         return sum(self.right) / len(self.right)
 
+    def at(self, places: Sequence[int]) -> SuiteScores:
+        """Returns the scores of the questions at `places` only."""
+        right, texts = zip(*((self.right[place], self.texts[place]) for place in places), strict=True)
+        return SuiteScores(right=right, texts=texts)
+
 
 def score(suites: Sequence[Suite], answer: Answer) -> dict[str, SuiteScores]:
     """Returns the scores of every suite by its name. All questions go to `answer` in one call, for it to batch.

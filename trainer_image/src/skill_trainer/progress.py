@@ -1,7 +1,7 @@
 """What a running trainer says about itself over HTTP: /progress for the operator, /metrics for Prometheus.
 
 A thread serves the newest state and never waits for the training loop, nor the loop for it. Labels are bounded: parts
-of a step and gates, never a name that a user or a digest chose.
+of a step, gates and signatures, never a name that a user or a digest chose.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +19,13 @@ from typing import Any, Literal, Self
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from skill_contract.evaluation import Alarm
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import PROGRESS_PORT
 
-Part = Literal["generate", "teacher", "student", "backward", "optimizer"]
-Score = Literal["in_context_gain", "new_skill", "retention"]
-"""`retention` is the worst suite's."""
+Part = Literal["generate", "teacher", "student", "backward", "optimizer", "probe"]
+Score = Literal["in_context_gain", "new_skill", "retention", "probe_new_skill", "probe_retention"]
+"""Retention is the worst suite's share of what the parent could."""
 
 _GAUGES = {
     "step": "Optimiser steps done",
@@ -74,13 +75,14 @@ class ProgressServer:
         last_checkpoint: int | None = None,
         seconds: Mapping[Part, float] | None = None,
         scores: Mapping[Score, float] | None = None,
+        alarms: Sequence[Alarm] | None = None,
         **gauges: float | None,
     ) -> None:
         """Takes over what is given, keeps the rest, and sets the heartbeat to now.
 
-        `seconds` are those of the last step by part and are added up. `gauges` are loss, divergence, entropy,
-        gradient_norm, tokens_per_second, memory_bytes and checkpoint_seconds. A number that is not finite is shown as
-        missing.
+        `seconds` are those of the last step by part and are added up; `alarms` are all so far. `gauges` are loss,
+        divergence, entropy, gradient_norm, tokens_per_second, memory_bytes and checkpoint_seconds. A number that is
+        not finite is shown as missing.
 
         Raises:
             TypeError: for a gauge that does not exist.
@@ -91,11 +93,14 @@ class ProgressServer:
         lost = dict.fromkeys(gauges.keys() - finite.keys())
         given: dict[str, Any] = {"stage": stage, "step": step, "total": total, "last_checkpoint": last_checkpoint}
         given["eta_seconds"] = eta_seconds if eta_seconds is not None and math.isfinite(eta_seconds) else None
+        given["scores"] = {**self._progress.scores, **(scores or {})}
+        given["alarms"] = None if alarms is None else tuple(alarms)
         changed = {name: value for name, value in given.items() if value is not None}
         changed |= {name: value for name, value in {**finite, **lost}.items() if name in Progress.model_fields}
         self._progress = self._progress.model_copy(update=changed | {"heartbeat": self._clock()})
         counts = {name: float(value) for name, value in (("step", step), ("planned_steps", total)) if value is not None}
         self._metrics.set({**finite, **counts, **dict.fromkeys(lost, math.nan)}, seconds or {}, scores or {})
+        self._metrics.raise_alarms(alarms or ())
 
     def close(self) -> None:
         """Stops to serve and frees the port."""
@@ -120,6 +125,7 @@ class _Metrics:
         self._gauges = {name: gauge(name, text) for name, text in _GAUGES.items()}
         self._seconds = counter("part_seconds", "Seconds of training by part of the step", ["part"])
         self._scores = gauge("score", "Newest share of right answers by gate", ["gate"])
+        self._alarms = gauge("alarm", "Step at which a monitor has seen a signature", ["signature"])
         self._heartbeat = gauge("heartbeat_timestamp_seconds", "Unix time of the last progress")
 
     def set(self, gauges: Mapping[str, float], seconds: Mapping[Part, float], scores: Mapping[Score, float]) -> None:
@@ -130,6 +136,10 @@ class _Metrics:
         for gate, score in scores.items():
             self._scores.labels(gate).set(score)
         self._heartbeat.set_to_current_time()
+
+    def raise_alarms(self, alarms: Sequence[Alarm]) -> None:
+        for alarm in alarms:
+            self._alarms.labels(alarm.signature.value).set(alarm.step)
 
     def encode(self) -> bytes:
         return generate_latest(self._registry)

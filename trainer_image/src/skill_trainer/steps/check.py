@@ -19,6 +19,7 @@ from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.steps.examples import make_examples, require_questions_fit
 from skill_trainer.steps.inputs import Inputs, content_digest, inherited_suites, read_inputs
+from skill_trainer.steps.probe import is_probed
 
 
 def check(config: TrainConfig) -> Outcome:
@@ -115,15 +116,18 @@ def _details(
         shape, method=method, gpu=config.training.gpus_per_node > 0, batch_tokens=longest * method.batch_size,
         adapter=adapter,
     )  # fmt: skip
+    trained = adapter.trained if adapter else shape.num_parameters
+    steps = total_steps(method, len(examples))
+    best = trained if is_probed(config, steps) else 0
     return {
-        "totalSteps": total_steps(method, len(examples)),
+        "totalSteps": steps,
         "trainRecords": len(inputs.train),
         "heldOutQuestions": len(inputs.held_out.records),
         "numParameters": shape.num_parameters,
         "memoryBytes": memory,
-        "trainedParameters": adapter.trained if adapter else shape.num_parameters,
-        # Parent, candidate, and one checkpoint: student, two moments, teacher.
-        "scratchBytes": 2 * weight_bytes + FP32 * state_numbers(shape, method, adapter)[1],
+        "trainedParameters": trained,
+        # Parent, candidate, one checkpoint (student, two moments, teacher), and the best state's weights.
+        "scratchBytes": 2 * weight_bytes + FP32 * (state_numbers(shape, method, adapter)[1] + best),
         "dataDigest": inputs.data_digest,
         "warnings": list(inputs.warnings)[:5],
     }

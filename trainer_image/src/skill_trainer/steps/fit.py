@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from skill_contract.progress import Stage
 from skill_store.errors import DigestMismatch, NotFound
-from skill_trainer.checkpoint import load_state, save_state
+from skill_trainer.checkpoint import load_series, load_state, save_state
 from skill_trainer.device import memory_bytes
+from skill_trainer.errors import Preempted
+from skill_trainer.evaluate import Suite, SuiteScores
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
@@ -21,50 +24,72 @@ from skill_trainer.parallel import lay_out
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.step_report import Series, StepReport
+from skill_trainer.steps.watch import Fitted, Watch, is_stopped
 from skill_trainer.steps.workplace import Workplace
 
 _log = logging.getLogger(__name__)
 
 
-def fit(work: Workplace, model: LanguageModel, examples: Sequence[Example]) -> list[StepReport]:
-    """Trains `model` in place, from the last checkpoint where there is one; returns the reports of all steps.
+def fit(
+    work: Workplace, model: LanguageModel, examples: Sequence[Example], suites: Sequence[Suite],
+    before: Mapping[str, SuiteScores],
+) -> Fitted:  # fmt: skip
+    """Trains `model` in place, from the last checkpoint where there is one, and leaves it in its best state.
+
+    Args:
+        suites: what is probed during training, the new skill's first.
+        before: the parent's scores on them.
 
     Raises:
         Diverged, Preempted: as the loop does.
     """
-    method = work.config.method
-    total = total_steps(method, len(examples))
+    method, total, saved = work.config.method, total_steps(work.config.method, len(examples)), work.folder / "saved"
     if method.adaptation.adapter:
         model.adapt(method.adaptation.adapter, method.seed)
-    saved = work.folder / "saved"
     done = work.crew.first(lambda: _fetch(work, total))
     work.tell(stage=Stage.TRAINING, step=done, total=total, last_checkpoint=done or None)
-    if done == total:
-        return load_state(saved, model, None, None)
+    history = work.crew.first(lambda: load_series(saved)) if done else []
+    if _is_over(history, total):
+        load_state(saved, model, None, None)
+        watch = Watch(work, model, suites, before, total)
+        watch.resume(saved, history)
+        return watch.to_best(history)
     objective = make_objective(method, model)
     layout = lay_out(work.crew, model, objective.teacher.model if objective.teacher else None)
     optimizer = make_optimizer(model)
-    loading = partial(load_state, saved, model, objective.teacher, optimizer)
-    history = work.crew.each(loading)[0] if done else []
+    watch = Watch(work, model, suites, before, total, layout=layout)
+    if done:
+        work.crew.each(partial(load_state, saved, model, objective.teacher, optimizer))
+        watch.resume(saved, history)
     work.crew.first(lambda: shutil.rmtree(saved, ignore_errors=True))
 
     def on_step(report: StepReport) -> None:
         history.append(report)
         work.tell(**_news(work, history, total))
+        with contextlib.suppress(Preempted):  # the loop saves first; the next attempt asks what this one could not
+            watch.look(history)
 
     def save(step: int) -> None:
         start, folder = time.monotonic(), work.folder / "checkpoint"
-        work.crew.each(partial(save_state, folder, model, objective.teacher, optimizer, history, rank=work.crew.rank))
+        best, rank = watch.best_weights(history), work.crew.rank
+        state = partial(save_state, folder, model, objective.teacher, optimizer, history, best=best, rank=rank)
+        work.crew.each(state)
         work.crew.first(lambda: _upload(work, folder, step, history))
         work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
         _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 
-    train(
-        model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
-        alive=work.tell, save_every=work.config.training.checkpoint.every_steps, layout=layout,
-    )  # fmt: skip
+    if not _is_over(history, total):  # a monitor may have ended it, looking at what was not looked at before
+        train(
+            model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
+            enough=lambda: is_stopped(history[-1]), alive=work.tell, layout=layout,
+            save_every=work.config.training.checkpoint.every_steps,
+        )  # fmt: skip
     layout.finish()
-    return history
+    return watch.to_best(history)
+
+
+def _is_over(history: Sequence[StepReport], total: int) -> bool:
+    return bool(history) and (history[-1].step == total or is_stopped(history[-1]))
 
 
 def _fetch(work: Workplace, total: int) -> int:

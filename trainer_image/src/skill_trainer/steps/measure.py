@@ -70,7 +70,7 @@ def measure(work: Workplace, name: str, model: LanguageModel, suites: Sequence[S
 
     def make() -> bytes:
         start = time.monotonic()
-        scores = score(suites, _answerer(work, model, student_messages))
+        scores = score(suites, run_answerer(work, model, student_messages))
         return Measurement(seconds=time.monotonic() - start, scores=scores).dump_json().encode()
 
     return Measurement.parse_json(work.kept(f"{name}.json", make))
@@ -99,11 +99,11 @@ def measure_gain(
 
     def ask(messages: Callable[[Record], list[Message]]) -> SuiteScores:
         suite = Suite("in-context gain", questions.records, questions.grader)
-        return score([suite], _answerer(work, model, messages))[suite.name]
+        return score([suite], run_answerer(work, model, messages))[suite.name]
 
     def make() -> bytes:
         start = time.monotonic()
-        student = ask(student_messages) if questions.places is None else _chosen(held_out, questions.places)
+        student = ask(student_messages) if questions.places is None else held_out.at(questions.places)
         teacher = ask(lambda record: teacher_messages(record, template, questions.shown(record, choice)))
         control = ask(lambda record: teacher_messages(record, template, questions.other(record).demonstration))
         seconds = time.monotonic() - start
@@ -113,7 +113,8 @@ def measure_gain(
     return GainMeasurement.parse_json(work.kept("gain.json", make))
 
 
-def _answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
+def run_answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
+    """Returns what answers records greedily in a run, with a heartbeat and a look for SIGTERM after each batch."""
     limit = work.config.method.rollout.max_new_tokens
     return answerer(model, messages, max_new_tokens=limit, between=work.between_answers, crew=work.crew)
 
@@ -135,9 +136,3 @@ def answerer(
         return [model.tokens.decode(each.tokens) for each in answers]
 
     return answer
-
-
-def _chosen(scores: SuiteScores, places: Sequence[int]) -> SuiteScores:
-    return SuiteScores(
-        right=tuple(scores.right[place] for place in places), texts=tuple(scores.texts[place] for place in places)
-    )

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from skill_contract.evaluation import Evaluation, Verdict
+from skill_contract.evaluation import Action, Evaluation, Verdict
 from skill_contract.manifest import Manifest, VersionRef
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
-from skill_trainer.report import DataSet, RunReport, SideBySide, StepPoint, write_report
+from skill_trainer.report import DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.golden import golden_set
 from skill_trainer.steps.ground import Ground
@@ -127,11 +127,21 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         environment=_environment(work.device),
         seed=config.method.seed,
         series=tuple(_point(report, is_divergence=config.method.type == "SDFT") for report in candidate.history),
+        chosen_step=_earlier_step(candidate),
+        marks=tuple(
+            Mark(step=each.step, monitor=each.signature, message=each.message, stopped=each.action is Action.STOP)
+            for each in candidate.evaluation.alarms
+        ),
         data=candidate.data,
         answers=candidate.rows,
         time_split=_time_split(candidate.history, candidate.seconds),
         warnings=_warnings(work, candidate),
     )
+
+
+def _earlier_step(candidate: Candidate) -> int | None:
+    step = candidate.evaluation.step
+    return step if candidate.history and step != candidate.history[-1].step else None
 
 
 def _warnings(work: Workplace, candidate: Candidate) -> tuple[str, ...]:
@@ -147,6 +157,7 @@ def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
         step=report.step, loss=report.loss, divergence=report.loss if is_divergence else None, entropy=report.entropy,
         completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
         gradient_norm=report.gradient_norm, seconds=report.seconds,
+        scores=report.probe.scores() if report.probe else {},
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from skill_trainer.steps.measure import (
     measure_gain,
 )
 from skill_trainer.steps.publish import Candidate, publish, put_report
+from skill_trainer.steps.watch import Fitted, alarms_at_end
 from skill_trainer.steps.workplace import Workplace
 
 RESULT = "result.json"
@@ -70,15 +71,15 @@ def _train(work: Workplace) -> Outcome:
     if gain and (refused := _refused_before_training(work, gain)):
         return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
 
-    history = fit(work, model, examples)
+    fitted = fit(work, model, examples, ground.suites, before.scores)
     model.round_to_stored(ground.parent)
 
     work.tell(stage=Stage.EVALUATING)
     after = measure(work, "after", model, ground.suites)
-    evaluation = _evaluate(work, ground.suites, gain, before, after)
+    evaluation = _evaluate(work, ground.suites, gain, before, after, fitted=fitted)
     rows = side_by_side(ground.suites, before.scores, after.scores)
     seconds = {"before": before.seconds, "after": after.seconds}
-    candidate = Candidate(ground, evaluation, data, rows, tuple(history), seconds)
+    candidate = Candidate(ground, evaluation, data, rows, fitted.history, seconds)
     if evaluation.verdict is not Verdict.PASSED:
         return _reject(work, candidate)
 
@@ -115,14 +116,16 @@ def _refused_before_training(work: Workplace, gain: Comparison) -> Evaluation | 
 
 
 def _evaluate(
-    work: Workplace, suites: Sequence[Suite], gain: Comparison | None, before: Measurement, after: Measurement
-) -> Evaluation:
+    work: Workplace, suites: Sequence[Suite], gain: Comparison | None, before: Measurement, after: Measurement,
+    *, fitted: Fitted,
+) -> Evaluation:  # fmt: skip
     skill = suites[0].name
     evaluation = judge(work.config.gates, skill, before.right, after.right, in_context_gain=gain)
     assert evaluation.new_skill is not None
     worst = {} if evaluation.worst_retention is None else {"retention": evaluation.worst_retention}
-    work.tell(scores={"new_skill": evaluation.new_skill.after, **worst})
-    return evaluation
+    alarms = (*fitted.alarms, *alarms_at_end(work, fitted, suites, before.scores, after.scores))
+    work.tell(scores={"new_skill": evaluation.new_skill.after, **worst}, alarms=alarms)
+    return evaluation.model_copy(update={"step": fitted.step, "alarms": alarms})
 
 
 def _reject(work: Workplace, candidate: Candidate) -> Outcome:

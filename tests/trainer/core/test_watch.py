@@ -1,0 +1,204 @@
+"""Runs that go wrong, for real, on the tiny model: what the monitors see, which state is published, exactly resumed.
+
+The suites are canaries: what they expect is what the untrained model happens to say. So it begins with all of them
+right, and any training at all makes it worse, which is all that a model of noise can show.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from skill_contract.evaluation import Action, Signature
+from skill_contract.manifest import Manifest
+from skill_trainer.errors import Preempted
+from skill_trainer.model import LanguageModel
+from skill_trainer.rollout import greedy
+from skill_trainer.step_report import Series
+from skill_trainer.steps.stopping import Stop
+from tests.trainer.core.conftest import CPU, Listener, method
+
+SCHEDULE = {"warmupSteps": 2, "schedule": "Constant"}
+
+
+@pytest.fixture
+def canaries(tiny_llama_dir: Path, tmp_path: Path):
+    """Returns data whose held-out and retention questions the untrained model answers right, all of them."""
+
+    def write(name: str, prompts: list[str]) -> str:
+        model = LanguageModel.load(tiny_llama_dir, CPU)
+        asked = [model.tokens.encode([{"role": "user", "content": prompt}]) for prompt in prompts]
+        answers = [model.tokens.decode(each.tokens) for each in greedy(model, asked, max_new_tokens=4)]
+        path = tmp_path / f"{name}.jsonl"
+        lines = [{"prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return str(path)
+
+    def make(config, *, skill: bool = True, **parts):
+        kept = write("kept", [f"What is {place}?" for place in range(12)])
+        known = {"uri": write("skill", [f"Please count to {place}" for place in range(12)]), "grader": "exact"}
+        data = {
+            "train": config().data.train,
+            "heldOut": known if skill else config().data.held_out.dump(),
+            "retention": [{"name": "kept", "uri": kept, "grader": "exact"}],
+        }
+        gates = {"inContextGain": {"mode": "Skip"}, "newSkill": {"minGain": "0"}, "onInconclusive": "Accept"}
+        return config(data=data, **{**parts, "gates": {**gates, **parts.get("gates", {})}})
+
+    return make
+
+
+def short(**settings):
+    """Steps that are quick, on answers of four tokens."""
+    return method(**{"rollout": {"maxNewTokens": 4}, "sdft": {"skipTokens": 0}, **settings}).dump()
+
+
+def series(tmp_path: Path, uid: str, step: int):
+    return Series.validate_json((tmp_path / f"repository/runs/{uid}/step-{step:06d}/state.json").read_bytes())
+
+
+def seen(outcome) -> dict[str, tuple[int, Action]]:
+    return {alarm.signature: (alarm.step, alarm.action) for alarm in outcome.evaluation.alarms}
+
+
+class StopsAt(Listener):
+    """SIGTERM right after the news of a step: before its probe, where it has one."""
+
+    def __init__(self, step: int, stop: Stop) -> None:
+        super().__init__()
+        self.step, self.stop = step, stop
+
+    def update(self, **news):
+        super().update(**news)
+        if news.get("step") == self.step and "loss" in news:
+            self.stop.request()
+
+
+def test_the_best_state_is_published_and_a_run_killed_at_any_step_ends_with_the_same(
+    canaries, config, run_train, tmp_path
+):
+    """Nothing is learned and more and more is lost, so the first probed state is the best."""
+
+    def run(uid: str):
+        return canaries(
+            config, skill=False, update={"namespace": "ns", "name": "say", "uid": uid},
+            method=short(steps=7, optimizer={"learningRate": 3e-4, **SCHEDULE}),
+            training={"gpusPerNode": 0, "checkpoint": {"everySteps": 1, "keep": 9}},
+            gates={"monitors": {"everySteps": 2, "mode": "Warn"}, "retention": {"maxDrop": "1", "minNormalized": "0"}},
+        )  # fmt: skip
+
+    whole = run_train(run("whole"))
+    reports = series(tmp_path, "whole", 7)
+    assert [report.step for report in reports if report.probe] == [2, 4, 6, 7]
+    kept = {report.step: report.probe.scores()["kept"] for report in reports if report.probe}
+    assert 1 > kept[2] > max(kept[step] for step in (4, 6, 7))
+    assert (whole.reason, whole.evaluation.step) == ("Published", 2)
+    for step in range(1, 8):
+        stop = Stop()
+        with pytest.raises(Preempted):
+            run_train(run("killed"), StopsAt(step, stop), stop)
+        left = series(tmp_path, "killed", step)[-1]
+        assert left.step == step
+        assert left.probe is None, "SIGTERM came before its probe"
+    resumed = run_train(run("killed"))
+    assert resumed.evaluation == whole.evaluation
+    first, second = ([(each.probe, each.alarms) for each in series(tmp_path, uid, 6)] for uid in ("whole", "killed"))
+    assert first[:5] == second[:5]
+    for name in ("student", "optimizer", "teacher"):
+        one, other = (tmp_path / f"repository/runs/{uid}/step-000007/{name}.safetensors" for uid in ("whole", "killed"))
+        assert one.read_bytes() == other.read_bytes(), "probes change nothing"
+    versions = [tmp_path / f"repository/versions/{outcome.version}" for outcome in (whole, resumed)]
+    published = [load_file(folder / "model.safetensors") for folder in versions]
+    best = load_file(tmp_path / "repository/runs/whole/step-000002/student.safetensors")
+    for name, weight in published[0].items():
+        assert weight.equal(published[1][name])
+        assert weight.equal(best[name].to(weight.dtype))
+    manifest = Manifest.parse_json((versions[0] / ".skill/manifest.json").read_bytes())
+    assert manifest.evaluation.step == 2
+    report = json.loads((versions[0] / ".skill/report.json").read_text())
+    assert report["chosenStep"] == 2
+    assert [point["step"] for point in report["series"] if point["scores"]] == [2, 4, 6, 7]
+
+
+def test_without_probes_the_last_state_is_published(canaries, config, run_train, tmp_path):
+    settings = canaries(
+        config, method=short(steps=4), gates={"monitors": {"everySteps": 0}, "retention": {"maxDrop": "1"}},
+        training={"gpusPerNode": 0, "checkpoint": {"everySteps": 2}},
+    )  # fmt: skip
+    outcome = run_train(settings)
+    assert outcome.evaluation.step == 4
+    assert not [report for report in series(tmp_path, "uid-1", 4) if report.probe]
+    assert not list(tmp_path.rglob("best.safetensors"))
+
+
+def test_an_average_that_follows_too_fast_agrees_with_the_student_on_nothing(canaries, config, run_train):
+    """EMA at rate 0.5: the loss looks perfect, while every answer that was right is lost."""
+    listener = Listener()
+    settings = canaries(
+        config,
+        method=short(
+            steps=60, batchSize=5, optimizer={"learningRate": 0.01, **SCHEDULE},
+            sdft={"teacher": {"emaRate": 0.5}, "skipTokens": 0}, rollout={"maxNewTokens": 4},
+        ),
+        gates={"monitors": {"everySteps": 15, "ignore": ["Forgetting"]}},
+        training={"gpusPerNode": 0, "checkpoint": {"everySteps": 100}},
+    )  # fmt: skip
+    outcome = run_train(settings, listener)
+    step, action = seen(outcome)[Signature.FEEDBACK_COLLAPSE]
+    assert action is Action.STOP
+    assert listener.all("step")[-1] == step < 60, "training ended there"
+    assert outcome.reason == "SkillNotLearned"
+    assert Signature.RETENTION_DROP in seen(outcome)
+    assert listener.all("alarms")[-1] == outcome.evaluation.alarms
+    assert {"probe_new_skill", "probe_retention"} <= listener.all("scores")[0].keys()
+
+
+def test_too_small_a_learning_rate_is_named(canaries, config, run_train):
+    method = short(steps=6, optimizer={"learningRate": 1e-12})
+
+    def run(uid: str, every: int):
+        update = {"namespace": "ns", "name": "say", "uid": uid}
+        gates = {"monitors": {"everySteps": every}}
+        return run_train(canaries(config, update=update, method=method, gates=gates))
+
+    probed = run("probed", 2)
+    assert seen(probed) == {Signature.NOTHING_LEARNED: (4, Action.MARK)}
+    assert "learningRate, now 1e-12" in probed.evaluation.alarms[0].message
+    assert seen(run("unprobed", 0)) == {Signature.NOTHING_LEARNED: (6, Action.MARK)}
+
+
+def test_a_phrase_of_the_demonstrations_that_is_learned_with_them_is_named(config, run_train, tmp_path):
+    """By heart, from demonstrations that all begin with it: the plain questions are answered so, too."""
+    said = "Based on the example, I say"
+    lines = [{"prompt": f"Say {what}", "completion": f"{said} {what}."} for what in ("tea", "rain", "bells")]
+    settings = config(
+        method=method(
+            type="SFT", steps=150, batchSize=3, optimizer={"learningRate": 0.02, **SCHEDULE},
+            rollout={"maxNewTokens": 24},
+        ).dump(),
+        training={"gpusPerNode": 0},
+        gates={"monitors": {"everySteps": 0}},
+    )  # fmt: skip
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    outcome = run_train(settings)
+    assert seen(outcome)[Signature.LEAKED_PHRASES] == (150, Action.MARK)
+
+
+def test_a_learning_rate_far_too_high_ends_training_early(canaries, config, run_train):
+    """The student leaves its frozen teacher for good; the probe of the last state comes with the early end."""
+    listener = Listener()
+    settings = canaries(
+        config, method=short(
+            steps=60, batchSize=8, optimizer={"learningRate": 0.2, "warmupSteps": 60, "maxGradNorm": 100},
+            sdft={"teacher": {"weights": "Frozen"}, "skipTokens": 0},
+        ),
+        gates={"monitors": {"everySteps": 20, "ignore": ["Forgetting", "FeedbackCollapse"]}},
+        training={"gpusPerNode": 0, "checkpoint": {"everySteps": 100}},
+    )  # fmt: skip
+    outcome = run_train(settings, listener)
+    step, action = seen(outcome)[Signature.DIVERGENCE_RISING]
+    assert action is Action.STOP
+    assert listener.all("step")[-1] == step < 60
