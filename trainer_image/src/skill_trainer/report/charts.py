@@ -72,6 +72,11 @@ class Curve:
     """Names of the lines in the order of the series' colours, where there are several."""
 
 
+_PROBES, _RATE = "Share of right answers in the probes", "Learning rate"
+_NOISELESS = {_PROBES, _RATE}
+"""Not smoothed: a probe asks the same questions each time, and the learning rate is a formula."""
+_DASHES = ("-", "--", ":")
+"""Of the lines in one chart, beside their colours; the legend has the same."""
 _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Loss": lambda point: point.loss,
     "Divergence, nats per token": lambda point: point.divergence,
@@ -80,7 +85,7 @@ _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Share of answers cut at the limit": lambda point: point.cut_share,
     "Share without repetition": lambda point: point.distinct_share,
     "Gradient norm before clipping": lambda point: point.gradient_norm,
-    "Learning rate": lambda point: point.learning_rate,
+    _RATE: lambda point: point.learning_rate,
 }
 
 
@@ -90,8 +95,7 @@ def curves(report: RunReport) -> Iterator[Curve]:
     suites = list(dict.fromkeys(suite for point in series for suite in point.scores))[:6]
     probes = [[(point.step, point.scores[suite]) for point in series if suite in point.scores] for suite in suites]
     if suites:
-        title = "Share of right answers in the probes"
-        yield Curve(title, _curve(title, probes, report), tuple(suites))
+        yield Curve(_PROBES, _curve(_PROBES, probes, report), tuple(suites))
     is_divergence = any(point.divergence is not None for point in series) and all(
         point.loss == point.divergence for point in series
     )
@@ -103,12 +107,20 @@ def curves(report: RunReport) -> Iterator[Curve]:
 
 def _curve(title: str, lines: Sequence[Points], report: RunReport) -> str:
     def draw(axes: Axes) -> None:
-        for place, points in enumerate(lines, 1):
-            _line(axes, points, COLOURS[f"series-{place}"], is_exact=title == "Learning rate")
+        for place, points in enumerate(lines):
+            colour, dashes = COLOURS[f"series-{place + 1}"], _DASHES[place % len(_DASHES)]
+            if title in _NOISELESS or len(points) < 12:
+                marker = "" if title == _RATE or len(points) > 40 else "o"
+                axes.plot(*zip(*points, strict=True), dashes, color=colour, marker=marker, markersize=3.5)
+            else:
+                _noisy_line(axes, points, colour)
         for mark in report.marks:
             axes.axvline(mark.step, color=COLOURS["bad" if mark.stopped else "unsure"], linewidth=1, linestyle=":")
         if report.chosen_step is not None:
             axes.axvline(report.chosen_step, color=COLOURS["good"], linewidth=1.2, linestyle="--")
+        axes.set_xlabel("step")
+        axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         values = [value for points in lines for _, value in points]
         if title.startswith("Share") and max(values) <= 1:
@@ -116,22 +128,13 @@ def _curve(title: str, lines: Sequence[Points], report: RunReport) -> str:
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         elif min(values) >= 0:
             axes.set_ylim(bottom=0)
-        axes.set_xlabel("step")
-        axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     return draw_svg(draw, width=NARROW, height=2.1, name=title, label=f"{title}: {_spoken(lines)}")
 
 
-def _line(axes: Axes, points: Points, colour: str, *, is_exact: bool) -> None:
-    """Draws each step thinly and their running mean boldly; what has no noise, and few steps, as they are."""
-    if len(points) < 12:
-        axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4)
-        return
+def _noisy_line(axes: Axes, points: Points, colour: str) -> None:
+    """Draws each step thinly, or the range of neighbouring ones, and their running mean boldly."""
     steps, means, lows, highs = zip(*_thinned(points), strict=True)
-    if is_exact:
-        axes.plot(steps, means, color=colour)
-        return
     if len(points) > MOST_POINTS:
         axes.fill_between(steps, lows, highs, color=colour, alpha=0.25, linewidth=0)
     else:
