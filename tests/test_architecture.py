@@ -53,12 +53,15 @@ def test_file_is_readable_in_one_sitting(path: Path):
 
 
 def test_only_one_module_imports_each_heavy_neighbour():
-    """Each stands behind one file, so that it can be replaced."""
-    doors = {"kopf": "handlers", "kubernetes": "kube", "boto3": "s3", "transformers": "model", "peft": "adapter"}
-    for neighbour, door in doors.items():
+    """Each stands behind one file, so that it can be replaced; attention is a model's, and long enough for its own."""
+    doors = {
+        "kopf": {"handlers"}, "kubernetes": {"kube"}, "boto3": {"s3"}, "transformers": {"model", "packing"},
+        "peft": {"adapter"},
+    }  # fmt: skip
+    for neighbour, allowed in doors.items():
         importing = re.compile(rf"^\s*(from|import) {neighbour}\b", re.MULTILINE)
         found = {path.stem for path in SOURCES if importing.search(path.read_text())}
-        assert found == {door}, f"{neighbour} is imported by {sorted(found)}"
+        assert found == allowed, f"{neighbour} is imported by {sorted(found)}"
 
 
 def test_no_catch_all_modules():

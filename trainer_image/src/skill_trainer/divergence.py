@@ -23,8 +23,11 @@ from torch import Tensor
 
 from skill_contract.spec import Divergence
 
-CHUNK_ROWS = 128
-"""Rows whose logits exist at the same time: 25 MB each for V = 49 k, 78 MB for V = 152 k, in fp32."""
+CHUNK_ROWS = 256
+"""Rows whose logits exist at the same time: 50 MB each for V = 49 k, 156 MB for V = 152 k, in fp32."""
+
+TILE_ROWS = {"cpu": 4}
+"""Rows that are measured at the same time; on other devices all of a chunk."""
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(s_RV, target) -> (loss_R, d loss / d student logits, as if the temperature were 1)."""
@@ -141,11 +144,11 @@ class _ChunkedLoss(torch.autograd.Function):
         bias_gradient: Tensor | None = None
         for start in range(0, len(hidden_RD), plan.chunk_rows):
             rows = slice(start, start + plan.chunk_rows)
-            share_R = plan.weight_R[rows]
             s_RV = head.log_probs(hidden_RD[rows], plan.temperature)
-            loss_R, gradient_RV = plan.measure(s_RV, plan.target(rows))
+            loss_R, entropy_R, gradient_RV = _measured(s_RV, plan.target(rows), plan.measure)
+            share_R = plan.weight_R[rows]
             loss += (loss_R * share_R).sum()
-            entropy -= ((s_RV.exp() * s_RV).sum(-1) * share_R).sum()
+            entropy += (entropy_R * share_R).sum()
             gradient_RV = gradient_RV.mul_(share_R[:, None] / plan.temperature).to(dtype)
             hidden_gradient[rows] = (gradient_RV @ weight_VD.to(dtype)).to(hidden_RD.dtype)
             if ctx.needs_input_grad[1]:  # not where only an adapter is trained
@@ -161,6 +164,22 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> Any:
         gradients = [None if gradient is None else gradient * upstream[0] for gradient in ctx.saved_tensors]
         return *gradients, None
+
+
+def _measured(s_RV: Tensor, target: Tensor, measure: Measure) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the measure and the student's entropy of each row, and the gradient, which takes the place of `s_RV`.
+
+    A few rows at a time where that keeps them in the processor's cache: a measure passes over them a dozen times.
+    """
+    tile_rows = TILE_ROWS.get(s_RV.device.type, len(s_RV))
+    loss_R, entropy_R = s_RV.new_empty(len(s_RV)), s_RV.new_empty(len(s_RV))
+    for start in range(0, len(s_RV), tile_rows):
+        tile = slice(start, start + tile_rows)
+        s_TV = s_RV[tile]
+        loss_R[tile], gradient_TV = measure(s_TV, target[tile])
+        entropy_R[tile] = -(s_TV.exp().mul_(s_TV)).sum(-1)
+        s_TV.copy_(gradient_TV)
+    return loss_R, entropy_R, s_RV
 
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from skill_trainer.adapter import Adapter
 from skill_trainer.device import precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import ModelInvalid
+from skill_trainer.packing import NO_MASK, PACKED, Packing
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 LEFT_BEHIND = (".skill", "adapter")
@@ -87,8 +88,10 @@ class LanguageModel:
         self.network = network.eval()
         self.tokens = tokens
         self.adapter = adapter
-        self.shares_beginnings = True
-        """Whether `hidden_rows` may compute a common beginning by itself, in a second call of the network."""
+        state = transformers.DynamicCache(config=network.config).layers
+        self._plain_attention = all(type(layer) is DynamicLayer for layer in state)
+        self.packs = self._plain_attention and _attention(network) == PACKED
+        """Whether several sequences can lie in one row, see `packing`."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Self:
@@ -116,6 +119,8 @@ class LanguageModel:
         for parameter in network.parameters():
             # Memory of our own: what maps a file may be aligned differently, and then products round differently.
             parameter.data = parameter.data.to(device, copy=True)
+        if network.is_backend_compatible() and _attention(network) == "sdpa":
+            network.set_attn_implementation(PACKED)
         model = cls(network.to(device), tokens)
         model._require_plain_head()
         return model
@@ -174,18 +179,29 @@ class LanguageModel:
     def hidden_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
         """Returns the last hidden states [R, D] of each sequence from position `first` to its end, one after the other.
 
-        What all begin with (a system message, tool descriptions) is computed once for all of them, gradients included.
-        The rest is padded on the right and needs no mask: a causal model cannot look to the right.
+        What all begin with (a system message, tool descriptions) is computed once for all of them, gradients included,
+        and nothing is padded. A model that keeps other state than keys and values cannot be packed so: its sequences
+        are padded on the right, which needs no mask, as a causal model cannot look to the right.
         """
-        cache, shared = self.primed_cache(sequences, longest=min(first) if self.shares_beginnings else 0)
-        rest = [sequence[shared:] for sequence in sequences]
-        tokens_BT, lengths = _right_padded(rest, self.tokens.end_of_turn[0])
+        return self._packed_rows(sequences, first) if self.packs else self._padded_rows(sequences, first)
+
+    def _packed_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
+        shared = min(*first, common_prefix(sequences)) if len(sequences) > 1 else 0
+        packing = Packing.of([len(sequence) for sequence in sequences], shared, self.device)
         with precision(self.device):
-            hidden_BTD = self.network.base_model(
-                input_ids=tokens_BT.to(self.device), cache=cache if shared else None, use_cache=shared > 0
-            ).last_hidden_state
-        starts = [start - shared for start in first]
-        return torch.cat([hidden_BTD[b, starts[b] : lengths[b]] for b in range(len(rest))])
+            hidden_1ND = self.network.base_model(
+                input_ids=torch.tensor([packing.row(sequences)], device=self.device),
+                position_ids=torch.tensor([packing.positions()], device=self.device),
+                attention_mask=NO_MASK, packing=packing, use_cache=False,
+            ).last_hidden_state  # fmt: skip
+        _, *rests = packing.split(hidden_1ND[0], 0)
+        return torch.cat([rest_LD[start - shared :] for rest_LD, start in zip(rests, first, strict=True)])
+
+    def _padded_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
+        tokens_BT, lengths = _right_padded(sequences, self.tokens.end_of_turn[0])
+        with precision(self.device):
+            hidden_BTD = self.network.base_model(input_ids=tokens_BT.to(self.device), use_cache=False).last_hidden_state
+        return torch.cat([hidden_BTD[b, start : lengths[b]] for b, start in enumerate(first)])
 
     def primed_cache(self, sequences: Sequence[Sequence[int]], *, longest: int) -> tuple[Any, int]:
         """Returns a key-value cache with what all sequences begin with, a row for each, and the number of its tokens.
@@ -195,8 +211,7 @@ class LanguageModel:
         """
         cache = transformers.DynamicCache(config=self.network.config)
         shared = min(longest, common_prefix(sequences))
-        plain = all(type(layer) is DynamicLayer for layer in cache.layers)
-        if not plain or shared * (len(sequences) - 1) < MIN_SAVED:
+        if not self._plain_attention or shared * (len(sequences) - 1) < MIN_SAVED:
             return cache, 0
         tokens_1T = torch.tensor([list(sequences[0][:shared])], device=self.device)
         with precision(self.device):
@@ -294,6 +309,10 @@ def silence() -> None:
     """Turns off the library's own progress bars: a step has one voice."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+
+
+def _attention(network: Any) -> str:
+    return network.config._attn_implementation  # noqa: SLF001 - the library sets it by a method, and has none to ask
 
 
 def _holds_weights(path: Path) -> bool:

@@ -206,8 +206,6 @@ class Sharded:
         models = [student, teacher] if teacher else [student]
         mesh = dist.init_device_mesh(student.device.type, (crew.size,))
         for model in models:
-            # Not on all ranks alike, and its gradients come by ways that FSDP cannot see.
-            model.shares_beginnings = False
             for block in model.blocks:
                 fully_shard(block, mesh=mesh)
         self._root = fully_shard(_Root([model.network for model in models]), mesh=mesh)
@@ -250,7 +248,6 @@ class Sharded:
         for name, parameter in self._plain.named_parameters():
             parameter.data = whole[name].full_tensor()
         self._student.network = self._plain
-        self._student.shares_beginnings = True
 
 
 def lay_out(crew: Crew, student: LanguageModel, teacher: LanguageModel | None) -> Layout:

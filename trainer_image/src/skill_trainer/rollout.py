@@ -40,14 +40,19 @@ def sample(
     """Returns one answer per prompt, y ~ softmax(logits / temperature), from the model's current weights.
 
     Where `rows` are given, only for the prompts of these numbers, and the same as they would be among all.
-
-    By inversion of the distribution function in fp64: one uniform number per prompt and token, drawn beforehand. So an
-    answer depends neither on when other rows end nor on how prompts are cut into batches.
     """
-    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64)
-    if rows is not None:
-        prompts, uniform_BN = [prompts[row] for row in rows], uniform_BN[list(rows)]
-    uniform_BN = uniform_BN.to(model.device)
+    rows = range(len(prompts)) if rows is None else rows
+    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64)[list(rows)]
+    choose = sampler(uniform_BN.to(model.device), temperature)
+    return generate(model, [prompts[row] for row in rows], max_new_tokens, choose)
+
+
+def sampler(uniform_BN: Tensor, temperature: float) -> Choose:
+    """Returns how tokens are drawn: by inversion of the distribution function, in fp64.
+
+    One uniform number per prompt and token, drawn beforehand, so an answer depends neither on when other rows end nor
+    on how prompts are cut into batches.
+    """
 
     def choose(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:
         cumulative_AV = torch.softmax(logits_AV.double() / temperature, dim=-1).cumsum_(dim=-1)
@@ -55,7 +60,7 @@ def sample(
         chosen_A = torch.searchsorted(cumulative_AV, threshold_A1, right=True).squeeze(1)
         return chosen_A.clamp_(max=logits_AV.shape[1] - 1)  # a product that rounded up to the total
 
-    return _generate(model, prompts, max_new_tokens, choose)
+    return choose
 
 
 def greedy(
@@ -70,7 +75,7 @@ def greedy(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_rows):
         rows = order[start : start + batch_rows]
-        batch = _generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
+        batch = generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
         answers.update(zip(rows, batch, strict=True))
         between()
     return [answers[index] for index in range(len(prompts))]
@@ -81,7 +86,7 @@ def _most_probable(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:  #
 
 
 @torch.no_grad()
-def _generate(
+def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: Choose
 ) -> list[Answer]:
     if not prompts:

@@ -1,0 +1,71 @@
+"""Sequences in one row: as if each had been alone, for every kind of attention, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from skill_trainer.model import LanguageModel
+from skill_trainer.packing import PACKED, Packing
+from tests.trainer.core.conftest import CPU
+
+SHAPE = {
+    "vocab_size": 2048, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+}  # fmt: skip
+KINDS = {
+    "Llama": LlamaConfig(**SHAPE),
+    "Llama, a key for each head": LlamaConfig(**SHAPE | {"num_key_value_heads": 4}),
+    "Qwen2": Qwen2Config(**SHAPE),
+    "Qwen3": Qwen3Config(**SHAPE),
+    "Mistral with a sliding window": MistralConfig(**SHAPE, sliding_window=4),
+}
+SEQUENCES = {
+    "a shared beginning": [[5, 6, 7, 1, 2, 3, 4], [5, 6, 7, 2, 9], [5, 6, 7, 8, 8, 8, 8, 8, 1]],
+    "nothing shared": [[1, 2, 3], [4, 5, 6, 7, 8], [9, 9]],
+    "only one": [[3, 1, 4, 1, 5]],
+    "all the same": [[3, 1, 4], [3, 1, 4]],
+}
+
+
+def made(config, tiny: LanguageModel) -> LanguageModel:
+    """A random model of this kind, as `LanguageModel.load` would have prepared it."""
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config)
+    network.set_attn_implementation(PACKED)
+    return LanguageModel(network, tiny.tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sequences", SEQUENCES.values(), ids=SEQUENCES)
+def test_a_row_gives_what_each_sequence_gives_alone(kind, sequences, tiny):
+    model = made(KINDS[kind], tiny)
+    assert model.packs == ("sliding" not in kind)
+    first = [len(sequence) - 1 for sequence in sequences]
+    direction_D = torch.randn(32, generator=torch.Generator().manual_seed(1))
+
+    def gradients(rows):
+        model.network.zero_grad()
+        (rows * direction_D).sum().backward()
+        return [parameter.grad for parameter in model.network.base_model.parameters()]
+
+    together = model.hidden_rows(sequences, first)
+    alone = torch.cat(
+        [model.network.base_model(input_ids=torch.tensor([each])).last_hidden_state[0, -1:] for each in sequences]
+    )
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    for got, expected in zip(gradients(together), gradients(alone), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_all_share_lies_in_the_row_once():
+    packing = Packing.of([4, 3], 2, CPU)
+    assert packing.row([[7, 8, 1, 2], [7, 8, 3]]) == [7, 8, 1, 2, 3]
+    assert packing.positions() == [0, 1, 2, 3, 2]
+    assert packing.visible[2][0, 0].tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert [len(part) for part in packing.split(torch.arange(5), 0)] == [2, 2, 1]
+
+
+def test_a_loaded_model_packs(tiny):
+    assert tiny.packs
