@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skill_trainer.data import DataError, Record, check_records, data_digest, parse_records, read_records
+from skill_trainer.data.reading import file_values
 from skill_trainer.data.similarity import SIMILAR, similar_records
 
 GOOD = '{"prompt": "What is red?", "completion": "A colour."}'
@@ -87,6 +89,25 @@ def test_files_plain_compressed_and_by_uri(tmp_path):
     (tmp_path / "of \u00e9.jsonl").write_bytes(content)
     assert plain == read_records((tmp_path / "of \u00e9.jsonl").as_uri()), "a URI quotes what a path does not"
     assert plain[0].completion == "A colour."
+
+
+def test_a_file_is_never_held_as_a_whole(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(b'{"prompt": "%d %s"}\n' % (n, b"x" * 5_000) for n in range(2_000))))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in file_values(str(path))) == 2_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000, "of 10 MB"
+
+
+def test_tools_and_system_messages_that_all_records_share_are_held_once():
+    system, tool = {"role": "system", "content": "Be brief."}, {"name": "f", "description": "x" * 1000}
+    one, other = parsed(*[chat(system, {"role": "user", "content": each}, ASSISTANT, tools=[tool]) for each in "ab"])
+    assert one.tools is other.tools
+    assert one.messages[0]["content"] is other.messages[0]["content"]
 
 
 @given(st.text().filter(str.strip), st.text().filter(str.strip))

@@ -149,6 +149,17 @@ def test_no_text_makes_a_grader_raise(name: GraderName, text: str):
     assert GRADERS[name].right(text, expected) in {True, False}
 
 
+patterns = st.text(alphabet="ab()[]{}*+?.|\\\\^$<>=!:-,&#0129PRiLVdwsxk'", max_size=12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(expected=st.text() | patterns, text=st.text(max_size=20))
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the user's pattern may be one whose meaning will change
+def test_no_expectation_makes_a_grader_raise(name: GraderName, expected: str, text: str):
+    if not GRADERS[name].problem(expected):
+        assert GRADERS[name].right(text, expected) in {True, False}
+
+
 @pytest.mark.parametrize("name", ["json", "tool_call"])
 @pytest.mark.parametrize(
     "text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skill_trainer.data import Record, data_digest, parse_records, read_records
+from skill_trainer.data import DataError, Record, data_digest, parse_records, read_records
 from skill_trainer.data.parquet import BATCH_ROWS
 
 
@@ -101,3 +102,14 @@ def test_order_and_place_survive_row_groups_and_compression(tmp_path, compressio
     found = read_records(f"file://{tmp_path}/a.parquet")
     assert found == from_lines(rows)
     assert found[-1].line == len(rows)
+
+
+@pytest.mark.store
+def test_a_file_in_s3_is_read_like_a_local_one(s3, tmp_path):
+    pq.write_table(pa.Table.from_pylist(columns_of(ROWS)), tmp_path / "a.parquet")
+    s3.write("data/a.parquet", (tmp_path / "a.parquet").read_bytes())
+    s3.write("data/a.jsonl.gz", gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode()))
+    assert read_records(f"{s3.uri}/data/a.parquet") == read_records(f"{s3.uri}/data/a.jsonl.gz") == from_lines(ROWS)
+    with pytest.raises(DataError, match="there is no such file") as caught:
+        read_records(f"{s3.uri}/data/b.parquet")
+    assert caught.value.reason == "DataMissing"

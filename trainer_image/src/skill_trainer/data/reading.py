@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from typing import Any, BinaryIO, cast
 
 from skill_contract.spec import GraderName
@@ -35,14 +34,23 @@ def read_records(uri: str, kind: Kind = "train", grader: GraderName | None = Non
         DataError: `DataInvalid` with the count of all bad records and the first ten; `DataMissing` where no file is.
         StoreError: where the store cannot be read for another reason.
     """
+    word = "row" if uri.endswith(".parquet") else "line"
+    return _records(file_values(uri), uri, kind, grader, word)
+
+
+def file_values(uri: str) -> Iterator[tuple[int, Any]]:
+    """Yields the number of each line or row of a file and its value, or the BadRecordError that says why it has none.
+
+    Raises:
+        DataError, StoreError: as `read_records`, where no value of the file can be had.
+    """
     if not uri.endswith(ENDINGS):
         raise DataError(
             "DataInvalid", f"{uri}: the name must end in {', '.join(ENDINGS)}: convert the data to one of them"
         )
     try:
         with opened(uri) as file:
-            word = "row" if uri.endswith(".parquet") else "line"
-            return _records(_values(file, uri), uri, kind, grader, word)
+            yield from _values(file, uri)
     except NotFound as error:
         raise DataError("DataMissing", f"{uri}: there is no such file: check the address ({error})") from error
 
@@ -51,7 +59,7 @@ def _values(file: BinaryIO, uri: str) -> Iterator[tuple[int, Any]]:
     if uri.endswith(".parquet"):
         yield from parquet_rows(file, uri)
     elif uri.endswith(".gz"):
-        with closing(gzip.GzipFile(fileobj=file)) as unpacked:
+        with gzip.GzipFile(fileobj=file) as unpacked:
             yield from json_lines(cast("BinaryIO", unpacked), uri)
     else:
         yield from json_lines(file, uri)
