@@ -1,4 +1,4 @@
-"""How fast data are read, how much memory that takes, and how long the search for doubles takes.
+"""How fast data are read, how much memory that takes, and how long the search for doubles takes (in time of one core).
 
 `python -m benchmarks.data` writes files of 50 MB in a temporary folder, reads each in a process of its own, and prints
 two tables in Markdown. Peaks are the process's high-water mark above what it had after its imports; *one pass* reads
@@ -84,12 +84,12 @@ def mebibytes(field: str) -> float:
 
 def read(path: Path, *, keep: bool) -> dict[str, float]:
     """Reads a file in this process and returns what that took."""
-    before, start = mebibytes("VmRSS"), time.perf_counter()
+    before, start = mebibytes("VmRSS"), time.process_time()
     found = read_records(str(path)) if keep else None
     count = len(found) if found is not None else sum(1 for _ in file_values(str(path)))
     return {
         "records": count,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "peak": mebibytes("VmHWM") - before,
         "held": mebibytes("VmRSS") - before,
     }
@@ -133,13 +133,13 @@ def doubles(count: int, asked: int) -> None:
     def made(make: Callable[[], str], number: int) -> list[Record]:
         return [Record(f"{n}", ({"role": "user", "content": make()},), answer="x", line=n) for n in range(number)]
 
-    print(f"\n| {count} training prompts, {asked} held-out | found | seconds |")
+    print(f"\n| {count} training prompts, {asked} held-out | found | seconds of one core |")
     print("| --- | --- | --- |")
     for name, make in texts(random.Random(0)).items():
         train, held_out = made(make, count), made(make, asked)
-        start = time.perf_counter()
+        start = time.process_time()
         found = similar_records(train, held_out)
-        print(f"| {name} | {len(found)} | {time.perf_counter() - start:.1f} |", flush=True)
+        print(f"| {name} | {len(found)} | {time.process_time() - start:.1f} |", flush=True)
 
 
 def main() -> None:
