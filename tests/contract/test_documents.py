@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skill_contract.evaluation import Comparison, Evaluation, Verdict
+from skill_contract.evaluation import Action, Alarm, Comparison, Evaluation, Signature, Verdict
 from skill_contract.manifest import File, Manifest, digest_of, version_name
 from skill_contract.model import ContractError
 from skill_contract.outcome import MAX_BYTES, Outcome, Result
@@ -73,10 +73,12 @@ def test_decimal_strings_of_the_spec_become_numbers():
     message=st.text(max_size=6000),
     suites=st.integers(0, 60),
     details=st.dictionaries(st.text(max_size=20), st.text(max_size=500), max_size=20),
+    alarms=st.lists(st.sampled_from(Signature), unique=True),
 )
-def test_outcome_always_fits_a_termination_message(message: str, suites: int, details: dict):
+def test_outcome_always_fits_a_termination_message(message: str, suites: int, details: dict, alarms: list[Signature]):
     retention = tuple(_comparison(f"suite-{number}", normalized=1 - number / 100) for number in range(suites))
-    evaluation = Evaluation(new_skill=_comparison("new"), retention=retention, verdict=Verdict.PASSED)
+    seen = tuple(Alarm(signature=each, step=10**6, action=Action.MARK, message="ü" * 512) for each in alarms)
+    evaluation = Evaluation(new_skill=_comparison("new"), retention=retention, alarms=seen, verdict=Verdict.PASSED)
     outcome = Outcome(
         step=Step.TRAIN,
         outcome=Result.SUCCEEDED,
@@ -90,6 +92,7 @@ def test_outcome_always_fits_a_termination_message(message: str, suites: int, de
     back = Outcome.parse_json(encoded)
     assert back.reason == "Published"
     assert back.evaluation is not None
+    assert [each.signature for each in back.evaluation.alarms[:4]] == alarms[:4]
     if suites:
         assert back.evaluation.retention[-1].suite == f"suite-{suites - 1}", "the worst suite is kept in any case"
 

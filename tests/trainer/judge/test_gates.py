@@ -138,7 +138,15 @@ def test_in_context_gain_reports_the_copy_control_and_ignores_it():
     plain = in_context_gain_gate("velmora", student, teacher, settings)
     control = in_context_gain_gate("velmora", student, teacher, settings, copy_control=[True] * 2 + [False] * 48)
     assert plain.verdict == control.verdict == PASSED
-    assert control.reason == plain.reason + "; with another question's demonstration 0.04 are right"
+    said = control.reason.removeprefix(plain.reason)
+    assert said.startswith("; with another question's demonstration 2 of 50 are right, gain +0.04, 95 % interval -0.0")
+    assert said.endswith("it hardly helps, the teacher may only copy")
+    shown = in_context_gain_gate("velmora", student, teacher, settings, copy_control=[True] * 40 + [False] * 10)
+    assert shown.reason.endswith("it shows the task")
+    nats = {"student": 2.5, "teacher": 0.25, "control": 2.0}
+    told = in_context_gain_gate("velmora", student, teacher, settings, answer_nats=nats)
+    assert told.reason.endswith("takes 0.25 nats per token with the demonstration, 2.50 without, 2.00 with another's")
+    assert told.verdict is plain.verdict
 
 
 def test_a_teacher_that_is_no_better_fails_with_a_way_out():

@@ -90,12 +90,14 @@ def in_context_gain_gate(
     settings: InContextGainGate,
     *,
     copy_control: Sequence[bool] | None = None,
+    answer_nats: Mapping[str, float] | None = None,
 ) -> Comparison:
     """Returns whether the demonstration in context helps by at least `minGain`; else it cannot teach.
 
     `student` and `teacher` are the results of the same weights without and with each question's own demonstration;
     `copy_control` those with another question's demonstration: near the teacher's score they mean that it learns the
-    task from a demonstration, near the student's that it only copies the answer. They do not change the verdict.
+    task from a demonstration, near the student's that it only copies the answer. `answer_nats` are the mean nats per
+    token of the right answers for `student`, `teacher` and `control`. Neither changes the verdict.
 
     Raises:
         ValueError: where the results are of different lengths or there are none.
@@ -104,8 +106,13 @@ def in_context_gain_gate(
     way_out = "write clearer demonstrations, choose another `prompt.template`, or train by `method.type: SFT`"
     reason = _gain_reason(change, "with the demonstration in context", settings.min_gain, way_out)
     if copy_control is not None:
-        _change(suite, student, copy_control)
-        reason += f"; with another question's demonstration {sum(copy_control) / len(copy_control):.2f} are right"
+        reason += _control_reason(_change(suite, student, copy_control))
+    if answer_nats is not None:
+        nats = {name: f"{value:.2f}" for name, value in answer_nats.items()}
+        reason += (
+            f"; the right answer takes {nats['teacher']} nats per token with the demonstration, {nats['student']} "
+            f"without, {nats['control']} with another's"
+        )
     return change.judged(suite, settings.min_gain, reason)
 
 
@@ -198,6 +205,14 @@ def _gain_reason(change: _Change, when: str, threshold: float, way_out: str) -> 
     scores = f"{change.right_before} of {change.n} right before, {change.right_after} {when}"
     interval = f"gain {change.gain:+.2f}, 95 % interval {change.low:+.2f} to {change.high:+.2f}"
     return f"{scores}: {interval}, {_side(change, threshold, f'minGain {threshold:g}', way_out)}"
+
+
+def _control_reason(control: _Change) -> str:
+    meaning = "it shows the task" if control.low > 0 else "it hardly helps, the teacher may only copy"
+    return (
+        f"; with another question's demonstration {control.right_after} of {control.n} are right, gain "
+        f"{control.gain:+.2f}, 95 % interval {control.low:+.2f} to {control.high:+.2f}: {meaning}"
+    )
 
 
 def _side(change: _Change, threshold: float, limit: str, way_out: str) -> str:

@@ -11,6 +11,7 @@ from skill_contract.spec import Demonstration, GraderName
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Answer, Suite, SuiteScores, score
+from skill_trainer.likelihood import nats_per_token
 from skill_trainer.model import LanguageModel
 from skill_trainer.parallel import ALONE, Crew
 from skill_trainer.prompts import Message, student_messages, teacher_messages
@@ -43,6 +44,8 @@ class GainMeasurement(Document):
     """With the demonstration that the teacher is going to see: each question's own, but for controls."""
     control: SuiteScores
     """With another question's."""
+    nats: dict[str, float]
+    """Mean negative log-probability of the right answers, nats per token, by `student`, `teacher` and `control`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +106,29 @@ def measure_gain(
 
     def make() -> bytes:
         start = time.monotonic()
+        views: dict[str, Callable[[Record], list[Message]]] = {
+            "student": student_messages,
+            "teacher": lambda record: teacher_messages(record, template, questions.shown(record, choice)),
+            "control": lambda record: teacher_messages(record, template, questions.other(record).demonstration),
+        }
         student = ask(student_messages) if questions.places is None else held_out.at(questions.places)
-        teacher = ask(lambda record: teacher_messages(record, template, questions.shown(record, choice)))
-        control = ask(lambda record: teacher_messages(record, template, questions.other(record).demonstration))
+        teacher, control = ask(views["teacher"]), ask(views["control"])
+        limit = work.config.method.rollout.max_new_tokens
+        nats = {name: _answer_nats(model, questions.records, view, limit) for name, view in views.items()}
         seconds = time.monotonic() - start
-        measured = GainMeasurement(seconds=seconds, student=student, teacher=teacher, control=control)
+        measured = GainMeasurement(seconds=seconds, student=student, teacher=teacher, control=control, nats=nats)
         return measured.dump_json().encode()
 
     return GainMeasurement.parse_json(work.kept("gain.json", make))
+
+
+def _answer_nats(
+    model: LanguageModel, records: Sequence[Record], messages: Callable[[Record], list[Message]], limit: int
+) -> float:
+    """Of the first `limit` tokens: as many as fit the context for certain."""
+    prompts = [model.tokens.encode(messages(record), record.tools) for record in records]
+    answers = [model.tokens.encode_answer(record.completion or record.expected)[:limit] for record in records]
+    return nats_per_token(model, prompts, answers)
 
 
 def run_answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:

@@ -99,7 +99,7 @@ def _in_context_gain(
     measured = measure_gain(work, model, questions, before.scores[skill.name])
     gain = in_context_gain_gate(
         skill.name, measured.student.right, measured.teacher.right, config.gates.in_context_gain,
-        copy_control=measured.control.right,
+        copy_control=measured.control.right, answer_nats=measured.nats,
     )  # fmt: skip
     work.tell(scores={"in_context_gain": gain.after})
     return gain, _gain_rows(questions, measured)

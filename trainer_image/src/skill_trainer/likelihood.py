@@ -1,0 +1,30 @@
+"""How probable a model finds answers that it is given. Generates nothing: a forward pass a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from skill_trainer.divergence import chunked_loss, cross_entropy, token_weights
+from skill_trainer.model import LanguageModel
+
+BATCH_ROWS = 8
+
+
+@torch.no_grad()
+def nats_per_token(model: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
+    """Returns the mean negative log-probability of the answers' tokens: over each answer, then over the answers."""
+    total = 0.0
+    for start in range(0, len(prompts), BATCH_ROWS):
+        rows = list(zip(prompts[start : start + BATCH_ROWS], answers[start : start + BATCH_ROWS], strict=True))
+        first = [len(prompt) - 1 for prompt, _ in rows]
+        hidden_RD = model.hidden_rows([(*prompt, *answer[:-1]) for prompt, answer in rows], first)
+        weights = token_weights(
+            [len(answer) for _, answer in rows], skip=0, weights=[1.0] * len(rows), total=len(prompts)
+        )
+        token_R = torch.tensor([token for _, answer in rows for token in answer], device=model.device)
+        weight_R = torch.tensor(weights, device=model.device)
+        loss, _ = chunked_loss(hidden_RD, model.head, token_R.__getitem__, weight_R, cross_entropy)
+        total += loss.item()
+    return total
