@@ -31,8 +31,8 @@ from skill_trainer.prompts import Example
 from skill_trainer.schedule import batch_indices, learning_rate, total_steps
 from skill_trainer.step_report import StepReport, report_step
 
-PART_TOKENS = {"cpu": 4096, "cuda": 16384}
-"""Padded tokens of one forward and backward pass: bounds the memory of activations, changes only roundings."""
+PART_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Tokens of one forward and backward pass: bounds the memory of activations, changes only roundings."""
 
 ONE_PROCESS = Replicated()
 
@@ -110,13 +110,21 @@ def train(
 
 
 def parts(items: Sequence[Item], objective: Objective, part_tokens: int) -> Iterator[list[Item]]:
-    """Yields the items that carry a loss, similar lengths together, at most `part_tokens` padded tokens at a time."""
+    """Yields the items that carry a loss, similar lengths together, at most `part_tokens` tokens at a time.
+
+    What all of them begin with counts once, as it is computed.
+    """
+    carrying = sorted((item for item in items if len(item.answer) > objective.skip), key=objective.longest)
+    shared = objective.shared(carrying) if carrying else 0
     part: list[Item] = []
-    for item in sorted((item for item in items if len(item.answer) > objective.skip), key=objective.longest):
-        if part and (len(part) + 1) * objective.longest(item) > part_tokens:
+    tokens = shared
+    for item in carrying:
+        own = objective.longest(item) - shared
+        if part and tokens + own > part_tokens:
             yield part
-            part = []
+            part, tokens = [], shared
         part.append(item)
+        tokens += own
     if part:
         yield part
 

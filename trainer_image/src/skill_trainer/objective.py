@@ -13,7 +13,7 @@ import torch
 
 from skill_contract.spec import Method
 from skill_trainer.divergence import MEASURES, Measure, Target, cross_entropy, teacher_target
-from skill_trainer.model import LanguageModel
+from skill_trainer.model import LanguageModel, common_prefix
 from skill_trainer.prompts import Example
 from skill_trainer.rollout import sample
 from skill_trainer.schedule import generator
@@ -45,6 +45,9 @@ class Objective(Protocol):
 
     def longest(self, item: Item) -> int:
         """Returns the tokens of the longest sequence that the item costs: what batches are cut by."""
+
+    def shared(self, items: Sequence[Item]) -> int:
+        """Returns how many tokens these longest sequences all begin with."""
 
 
 class Sdft:
@@ -81,6 +84,10 @@ class Sdft:
         """The teacher's prompt is the longer one."""
         return len(item.example.teacher) + len(item.answer)
 
+    def shared(self, items: Sequence[Item]) -> int:
+        """A system message, tools."""
+        return common_prefix([item.example.teacher for item in items])
+
 
 class Sft:
     """Cross-entropy on the demonstrations: the baseline that shows what SDFT buys."""
@@ -105,6 +112,10 @@ class Sft:
     def longest(self, item: Item) -> int:
         """There is one sequence only."""
         return len(item.example.student) + len(item.answer)
+
+    def shared(self, items: Sequence[Item]) -> int:
+        """A system message, tools."""
+        return common_prefix([item.example.student for item in items])
 
 
 def make_objective(method: Method, student: LanguageModel) -> Objective:
