@@ -31,10 +31,10 @@ class Replayed(Sdft):
         self.order, self.recorded, self.batches = order, recorded, []
         self.method = method
 
-    def items(self, batch: Sequence[Example], student: LanguageModel, step: int) -> list[Item]:
+    def items(self, batch: Sequence[Example], rows: Sequence[int], student: LanguageModel, step: int) -> list[Item]:
         """Takes the examples in their order, not shuffled: as the peer does."""
         batch = self.order[step * len(batch) : (step + 1) * len(batch)]
-        items = self._replay(batch, student, step) if self.recorded else super().items(batch, student, step)
+        items = self._replay(batch, student, step) if self.recorded else super().items(batch, rows, student, step)
         self.batches.append(items)
         return items
 
@@ -64,11 +64,8 @@ def run(folder: Path, setting: Setting, recorded: Sequence[Step]) -> Run:
     steps: list[Step] = []
 
     def on_step(report: StepReport) -> None:
-        items = objective.batches[-1]
-        prompts = sum(len(item.example.student) for item in items)
-        steps.append(
-            Step(sum(report.seconds.values()), report.seconds, report.loss, [list(i.answer) for i in items], prompts)
-        )
+        answers = [list(item.answer) for item in objective.batches[-1]]
+        steps.append(Step(sum(report.seconds.values()), report.seconds, report.loss, answers))
 
     train(
         model, objective, make_optimizer(model), examples, method, done=0, save_every=1000, on_step=on_step,

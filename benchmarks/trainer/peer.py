@@ -39,7 +39,7 @@ class Measured(SDFTTrainer):
     def _generate_transformers(self, prompt_ids: list[list[int]]) -> Any:
         with self.clock("generate"):
             prompts, answers = super()._generate_transformers(prompt_ids)
-        self.last = {"answers": answers, "tokens": sum(map(len, prompts))}
+        self.last = {"answers": answers}
         return prompts, answers
 
     def _forward_logits(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -71,7 +71,7 @@ class StepTimes(transformers.TrainerCallback):
         """Stops it."""
         seconds, parts, last = time.perf_counter() - self.start, self.trainer.clock.seconds, self.trainer.last
         parts["optimizer"] = seconds - sum(parts.values())
-        self.trainer.done.append(Step(seconds, dict(parts), last["loss"], last["answers"], last["tokens"]))
+        self.trainer.done.append(Step(seconds, dict(parts), last["loss"], last["answers"]))
 
 
 def run(model: Path, setting: Setting) -> Run:

@@ -36,7 +36,10 @@ class Setting:
     @property
     def name(self) -> str:
         """A short name for tables."""
-        return f"{self.batch} x {self.new_tokens}" + (f", V = {self.vocabulary}" if self.vocabulary else "")
+        words = [f"{self.batch} x {self.new_tokens}"]
+        words += [f"V = {self.vocabulary}"] if self.vocabulary else []
+        words += [self.divergence] if self.divergence != "ForwardKL" else []
+        return ", ".join(words)
 
     def method(self) -> Method:
         """The setting as a SkillUpdate would have it."""
@@ -60,8 +63,6 @@ class Step:
     parts: dict[str, float]
     loss: float
     answers: list[list[int]]
-    tokens: int
-    """Of all sequences that were computed: prompts and answers of student and teacher, without padding."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,102 @@
+"""Our SDFT step beside TRL's, on the same answers, each in a process of its own; prints a table in Markdown.
+
+uv run --group peers python -m benchmarks.trainer --out DIR [--threads 2] [--only NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tests.smollm2 import smollm2
+
+from benchmarks.trainer.floor import matmul_rate, operations
+from benchmarks.trainer.models import with_vocabulary
+from benchmarks.trainer.workload import Run, Setting, Step
+
+SETTINGS = (
+    Setting(batch=8, new_tokens=16),
+    Setting(batch=8, new_tokens=64),
+    Setting(batch=16, new_tokens=64),
+    Setting(batch=32, new_tokens=64, steps=2),
+    Setting(batch=8, new_tokens=64, vocabulary=98_304, steps=2),
+    Setting(batch=8, new_tokens=64, divergence="ReverseKL", steps=2),
+)
+PARTS = ("generate", "teacher", "student", "backward", "optimizer")
+
+
+def main() -> None:
+    """Runs the settings one after the other and prints a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help='of a setting, such as "8 x 16"')
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {options.threads} threads, SmolLM2-135M, fp32\n")
+    parts = " | ".join(PARTS)
+    print(f"| batch x new tokens | | s/step | {parts} | tokens/s | peak GB | floor |")
+    print("| --- " * 11 + "|")
+    for setting in SETTINGS:
+        if not options.only or setting.name in options.only:
+            _compare(setting, options.out, options.threads)
+
+
+def _compare(setting: Setting, out: Path, threads: int) -> None:
+    model = with_vocabulary(smollm2(), setting.vocabulary, out)
+    rate = matmul_rate()
+    theirs = _run("peer", model, setting, out, threads)
+    ours = _run("ours", model, setting, out, threads, replay=out / f"{setting.name} peer.json")
+    floor = operations(model, setting, ours.steps) / rate
+    for name, run in (("TRL", theirs), ("ours", ours)):
+        print(_row(setting.name, name, run, floor))
+    apart = max(abs(a.loss - b.loss) for a, b in zip(ours.steps, theirs.steps, strict=True))
+    print(
+        f"| | **ratio** | **{_seconds(theirs) / _seconds(ours):.2f}** | | | | | | | "
+        f"**{ours.peak_bytes / theirs.peak_bytes:.2f}** | {rate / 1e9:.0f} GFLOP/s; losses within {apart:.1e} |",
+        flush=True,
+    )
+
+
+def _run(side: str, model: Path, setting: Setting, out: Path, threads: int, *, replay: Path | None = None) -> Run:
+    """Returns a run in a process of its own; one that is there already is not run again."""
+    path = out / f"{setting.name} {side}.json"
+    if not path.exists():
+        command = [sys.executable, "-m", f"benchmarks.trainer.{side}", "--model", str(model), "--out", str(path)]
+        command += ["--setting", json.dumps(asdict(setting)), "--threads", str(threads)]
+        command += ["--replay", str(replay)] if replay else []
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+    return Run.load(path)
+
+
+def _measured(run: Run) -> Sequence[Step]:
+    """Returns all steps but the first, which pays for what is made once."""
+    return run.steps[1:]
+
+
+def _seconds(run: Run) -> float:
+    return sum(step.seconds for step in _measured(run)) / len(_measured(run))
+
+
+def _row(setting: str, name: str, run: Run, floor: float) -> str:
+    steps = _measured(run)
+    parts = [sum(step.parts[part] for step in steps) / len(steps) for part in PARTS]
+    answered = sum(len(answer) for step in steps for answer in step.answers) / sum(step.seconds for step in steps)
+    cells = [f"{seconds:.2f}" for seconds in (_seconds(run), *parts)]
+    return (
+        f"| {setting} | {name} | {' | '.join(cells)} | {answered:.0f} | {run.peak_bytes / 1e9:.2f} | "
+        f"{floor / _seconds(run):.0%} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
