@@ -7,6 +7,7 @@ right, and any training at all makes it worse, which is all that a model of nois
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ from safetensors.torch import load_file
 
 from skill_contract.evaluation import Action, Signature
 from skill_contract.manifest import Manifest
+from skill_contract.spec import Gates
 from skill_trainer.errors import Preempted
+from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
+from skill_trainer.monitors import Watched, look
+from skill_trainer.objective import make_objective
 from skill_trainer.rollout import greedy
-from skill_trainer.step_report import Series
+from skill_trainer.step_report import Probe, Series
 from skill_trainer.steps.stopping import Stop
-from tests.trainer.core.conftest import CPU, Listener, method
+from tests.trainer.core.conftest import CPU, Listener, examples, method
 
 SCHEDULE = {"warmupSteps": 2, "schedule": "Constant"}
 
@@ -202,3 +207,17 @@ def test_a_learning_rate_far_too_high_ends_training_early(canaries, config, run_
     step, action = seen(outcome)[Signature.DIVERGENCE_RISING]
     assert action is Action.STOP
     assert listener.all("step")[-1] == step < 60
+
+
+def test_a_demonstration_that_changes_nothing_is_named(tiny):
+    """With an empty demonstration, one that leaves the prompt as it is, the divergence is 0."""
+    settings, reports = method(steps=1), []
+    same = [replace(example, teacher=example.student) for example in examples(tiny, settings)]
+    train(
+        tiny, make_objective(settings, tiny), make_optimizer(tiny), same, settings, done=0, save_every=9,
+        on_step=reports.append, save=lambda step: None, stop=lambda: False,
+    )  # fmt: skip
+    parent = Probe({"say": (False,)}, leaked=0.0, same=1.0)
+    (alarm,) = look(Watched(settings, Gates(), "say", parent, reports))
+    assert (alarm.signature, alarm.action) == (Signature.TEACHER_IGNORED, Action.MARK)
+    assert abs(reports[0].loss) < 1e-6
