@@ -57,7 +57,8 @@ def test_pod_is_restricted_and_has_no_token(step: str):
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
     }  # fmt: skip
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/scratch"}
+    of_eight_gpus = {"/dev/shm"} if step == "train" else set()
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/scratch"} | of_eight_gpus
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     assert (container["name"], pod["restartPolicy"]) == ("step", "Never")
 
@@ -87,6 +88,25 @@ def test_only_training_asks_for_gpus(training: raw.Raw, resources: raw.Raw):
     assert container_of(made_jobs["train"])["resources"] == resources
     for step in ("check", "promote"):
         assert "limits" not in container_of(made_jobs[step])["resources"]
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, False), (1, False), (2, True)])
+def test_several_gpus_come_with_memory_to_share(gpus: int, expected: bool):
+    job = jobs(training={"gpusPerNode": gpus})["train"]
+    mounted = {mount["name"] for mount in container_of(job)["volumeMounts"] if mount["mountPath"] == "/dev/shm"}
+    in_memory = {each["name"] for each in pod_of(job)["volumes"] if each.get("emptyDir") == {"medium": "Memory"}}
+    assert mounted == in_memory
+    assert bool(mounted) is expected
+
+
+def test_shared_memory_of_the_users_own_is_kept():
+    template = {
+        "volumes": [{"name": "mine", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}],
+        "volumeMounts": [{"name": "mine", "mountPath": "/dev/shm"}],
+    }
+    job = jobs(training={"gpusPerNode": 8, "template": template})["train"]
+    assert [each["name"] for each in container_of(job)["volumeMounts"] if each["mountPath"] == "/dev/shm"] == ["mine"]
+    assert "shared-memory" not in {each["name"] for each in pod_of(job)["volumes"]}
 
 
 def test_configuration_reads_back_as_the_spec_says():
@@ -168,7 +188,9 @@ def test_template_shapes_the_training_pod_and_leaves_the_operator_s_labels_alone
     assert (pod["nodeSelector"], pod["priorityClassName"]) == ({"pool": "gpu"}, "low")
     assert container_of(job)["image"] == "mine/trainer:1"
     volumes = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"]}
-    assert volumes == {"tmp": {}, "scratch": {"sizeLimit": "1Ti"}, "cache": {}}
+    assert volumes == {
+        "tmp": {}, "scratch": {"sizeLimit": "1Ti"}, "cache": {}, "shared-memory": {"medium": "Memory"},
+    }  # fmt: skip
 
 
 def test_nothing_that_places_the_training_pod_reaches_the_other_steps():

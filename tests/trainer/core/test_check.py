@@ -53,13 +53,16 @@ def test_the_pinned_head_is_accepted(config):
     ("parts", "message"),
     [
         ({"method": {"adaptation": {"type": "Full", "lora": {}}}}, "with type: Full, remove lora"),
-        ({"training": {"nodes": 2}}, "more than one process is not supported yet"),
-        ({"training": {"gpusPerNode": 8}}, "gpusPerNode 8"),
+        ({"training": {"nodes": 2}}, "nodes 2: more than one node is not supported yet"),
     ],
 )
 def test_what_this_trainer_cannot_do_is_said_at_once(config, parts, message):
     with pytest.raises(ConfigInvalid, match=message):
         check(config(**parts))
+
+
+def test_several_gpus_of_one_node_are_welcome(config):
+    assert check(config(training={"gpusPerNode": 8})).reason == "Checked"
 
 
 def test_a_demonstration_that_does_not_fit_is_refused_with_the_numbers(config):

@@ -1,4 +1,4 @@
-"""Two processes on this machine compute what one computes, go on with each other's checkpoints, and end together."""
+"""Two processes on this machine compute what one computes, and go on with each other's checkpoints."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def test_shares_are_of_like_cost_and_nothing_is_lost():
     costs = [5, 9, 2, 7, 1, 8]
     shares = balanced(costs, 3)
     assert sorted(item for share in shares for item in share) == list(range(6))
-    assert [sum(costs[item] for item in share) for share in shares] == [10, 11, 11] or sum(map(len, shares)) == 6
+    assert sorted(sum(costs[item] for item in share) for share in shares) == [10, 10, 12]
     assert balanced([3.0], 3) == [[0], [], []]
     assert balanced(costs, 1) == [list(range(6))]

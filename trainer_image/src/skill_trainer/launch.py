@@ -55,7 +55,7 @@ def end_with_launcher() -> None:
         return
 
     def watch() -> None:
-        sys.stdin.buffer.read()  # nothing is ever written: it ends with the launcher
+        os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns when the launcher's end is closed
         os._exit(1)
 
     threading.Thread(target=watch, name="launcher", daemon=True).start()
@@ -103,20 +103,19 @@ def _start(command: Sequence[str], variables: Mapping[str, object]) -> subproces
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
     """Waits for all; returns who has failed first, as far as that can be told, and None where none has."""
-    failed: set[int] = set()
     deadline = float("inf")
-    while any(process.poll() is None for process in processes):
-        if not failed and (failed := _failed(processes)):
+    while None in [process.poll() for process in processes]:
+        failed = _failed(processes)
+        if failed and deadline == float("inf"):
             deadline = time.monotonic() + LAST_SECONDS
         if time.monotonic() > deadline:
-            failed, deadline = _failed(processes), float("inf")
             _send(processes, signal.SIGKILL)
+            break
         time.sleep(0.1)
-    late = failed and deadline == float("inf")  # what we have killed has not failed
+    else:
+        failed = _failed(processes)
     # One that meets an unknown fault may only have missed another.
-    return min(
-        failed if late else _failed(processes), key=lambda rank: (processes[rank].returncode == 1, rank), default=None
-    )
+    return min(failed, key=lambda rank: (processes[rank].returncode == 1, rank), default=None)
 
 
 def _failed(processes: Sequence[subprocess.Popen[bytes]]) -> set[int]:

@@ -63,7 +63,7 @@ def train_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: i
         config=train_config(update, spec).dump_json(),
         storage=spec.storage,
         resources=_with_gpus(training),
-        template=training.template,
+        template=_with_shared_memory(training),
         ports=[{"name": "progress", "containerPort": PROGRESS_PORT}],
         grace_seconds=TRAIN_GRACE_SECONDS,
     )
@@ -215,6 +215,20 @@ def _with_gpus(training: Training) -> dict[str, Any]:
         # Extended resources cannot be overcommitted: the limit is enough, the request follows it.
         resources["limits"][training.gpu_resource] = str(training.gpus_per_node)
     return {kind: amounts for kind, amounts in resources.items() if amounts}
+
+
+def _with_shared_memory(training: Training) -> Mapping[str, Any]:
+    """Returns the template with room for what several processes on one node exchange: a container's own is 64 MiB."""
+    template, path = training.template, "/dev/shm"  # noqa: S108 - a volume of the pod's own
+    mounts = template.get("volumeMounts", [])
+    if training.gpus_per_node < 2 or any(mount["mountPath"] == path for mount in mounts):
+        return template
+    volume = {"name": "shared-memory", "emptyDir": {"medium": "Memory"}}
+    return {
+        **template,
+        "volumes": [*template.get("volumes", []), volume],
+        "volumeMounts": [*mounts, {"name": volume["name"], "mountPath": path}],
+    }
 
 
 def _as_strings(amounts: Mapping[str, Any]) -> dict[str, str]:

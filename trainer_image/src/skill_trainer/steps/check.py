@@ -59,11 +59,10 @@ def require_supported(config: TrainConfig) -> None:
     """Raises ConfigInvalid for settings that the API has and this trainer has not."""
     if config.method.adaptation.type == "Full" and config.method.adaptation.lora:
         raise ConfigInvalid("method.adaptation: with type: Full, remove lora; or write type: LoRA beside it")
-    processes = config.training.nodes * max(1, config.training.gpus_per_node)
-    if processes > 1:
+    if config.training.nodes > 1:
         raise ConfigInvalid(
-            f"training.nodes {config.training.nodes} with gpusPerNode {config.training.gpus_per_node}: more than one "
-            "process is not supported yet: use one node with one GPU, or none"
+            f"training.nodes {config.training.nodes}: more than one node is not supported yet: use one, with as "
+            "many GPUs as it has (training.gpusPerNode)"
         )
 
 
