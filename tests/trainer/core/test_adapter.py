@@ -17,7 +17,7 @@ from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.errors import ConfigInvalid, ModelInvalid
 from skill_trainer.loop import make_optimizer, train
-from skill_trainer.memory import FP32, Shape, estimate_bytes, state_numbers
+from skill_trainer.memory import FP32, Part, Shape, estimate_memory, state_numbers
 from skill_trainer.model import LanguageModel, outline
 from skill_trainer.objective import make_objective
 from skill_trainer.steps.check import check
@@ -241,8 +241,9 @@ def test_memory_of_smollm2_with_an_adapter(tiny_llama_dir):
     assert state_numbers(shape, frozen, size) == (10**6 + 4 * size.trained, 3 * size.trained)
     assert state_numbers(shape, ema, size)[1] == 3 * size.trained + size.adapted
     assert state_numbers(shape, full, None) == (5 * 10**6, 4 * 10**6)
-    with_adapter = estimate_bytes(shape, method=frozen, adapter=size, gpu=False, batch_tokens=100)
-    without = estimate_bytes(shape, method=full, gpu=False, batch_tokens=100)
+    part = Part(student_tokens=100, teacher_tokens=100, rows=50)
+    with_adapter = estimate_memory(shape, part, method=frozen, adapter=size, gpu=False).peak
+    without = estimate_memory(shape, part, method=full, gpu=False).peak
     assert without - with_adapter == FP32 * (4 * 10**6 - 4 * size.trained + 100 * 16)
 
 

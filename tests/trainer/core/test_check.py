@@ -12,7 +12,6 @@ from skill_contract.spec import Data
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
-from skill_trainer.memory import Shape, estimate_bytes
 from skill_trainer.steps.check import check
 from tests.trainer.core.conftest import method
 
@@ -146,18 +145,3 @@ def test_the_same_update_again_is_already_applied(config, run_train):
     assert (outcome.version, outcome.digest) == (published.version, published.digest)
     other = again.model_copy(update={"method": method(seed=5)})
     assert check(other).reason == "Checked"
-
-
-def test_memory_estimate_counts_the_teacher_and_smollm2_as_measured():
-    """4.0 GB were measured for SDFT of SmolLM2-135M at 8 sequences of about 90 tokens, 3.3 GB for SFT."""
-    shape = Shape(num_parameters=134_515_008, layers=30, width=576, inner_width=1536, vocabulary=49152)
-    methods = (method(type=kind) for kind in ("SDFT", "SFT"))
-    sdft, sft = (estimate_bytes(shape, method=each, gpu=False, batch_tokens=720) for each in methods)
-    assert 3.2e9 < sdft < 5e9
-    assert sdft - sft == 134_515_008 * 4
-
-
-def test_number_of_parameters_follows_from_the_files_and_their_type():
-    config = {"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 50, "dtype": "bfloat16"}
-    shape = Shape.of(config, 2000)
-    assert (shape.num_parameters, shape.inner_width) == (1000, 32)

@@ -14,7 +14,7 @@ import pytest
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import Step
 from skill_store.errors import HeadMoved, StoreUnavailable
-from skill_trainer.cli import answer
+from skill_trainer.cli import _COMMANDS, INTERRUPTED, answer, main
 from skill_trainer.data import DataError
 from skill_trainer.errors import Diverged, Preempted
 
@@ -119,6 +119,64 @@ def test_missing_configuration_names_the_way_out(trainer, arguments, message):
     code, outcome = trainer.run(*arguments, SKILL_CONFIG="")
     assert code == ExitCode.USER_ERROR
     assert message in outcome.message
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for command in ("check", "train", "estimate", "compare", "report"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"\n  skill-trainer {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "nowhere.yaml", "--model", "m", "--out", "o"], "nowhere.yaml: there is no such plan"),
+        (["estimate", "--model", "m"], "--model needs --data, --held-out beside it"),
+        (["report", "nowhere"], "nowhere: has no report.json: give the folder of a version"),
+    ],
+)
+def test_mistakes_of_commands_are_one_sentence(arguments, message, capsys):
+    assert main(arguments) == ExitCode.USER_ERROR
+    out, errors = capsys.readouterr()
+    assert not out
+    assert errors.startswith("ConfigInvalid: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_estimate_by_hand_for_programs(config, tiny_llama_dir, capsys):
+    data = config().data
+    arguments = ["--model", str(tiny_llama_dir), "--data", data.train, "--held-out", data.held_out.uri]
+    settings = ["--set", "method.steps=3", "--set", "method.rollout.maxNewTokens=4", "--set", "method.batchSize=2"]
+    assert main(["estimate", *arguments, "--grader", "contains", *settings, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["steps"] == 3
+    assert made["peak"] == sum(made["memory"].values())
+    assert made["trainingSeconds"] > 0
+
+
+def test_a_stored_report_becomes_a_page_again(config, run_train, tmp_path, capsys):
+    outcome = run_train(config())
+    page = tmp_path / "again.html"
+    for folder in (f"versions/{outcome.version}", "runs/uid-1", "runs/uid-1/report.json"):
+        page.unlink(missing_ok=True)
+        assert main(["report", str(tmp_path / "repository" / folder), "--out", str(page)]) == 0
+        assert capsys.readouterr().out == f"{page}\n"
+        assert "<html" in page.read_text()
+    (tmp_path / "report.json").write_text("{}")
+    assert main(["report", str(tmp_path)]) == ExitCode.USER_ERROR
+    assert "is no report that this program can read" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_an_ending_too(capsys, monkeypatch, tmp_path):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(_COMMANDS, "report", interrupted)
+    assert main(["report", str(tmp_path)]) == INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_help_needs_no_torch():

@@ -38,18 +38,22 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def config_from(options: argparse.Namespace) -> TrainConfig:
+def config_from(options: argparse.Namespace, *, needs_out: bool = True) -> TrainConfig:
     """Returns the configuration that the options describe; its uid is their hash, so that the same command resumes.
+
+    Args:
+        needs_out: whether there must be a repository; without one, the model's own folder stands for it.
 
     Raises:
         ContractError: for missing options and settings that do not exist.
     """
-    missing = [f"--{name.replace('_', '-')}" for name in ("data", "held_out", "out") if not getattr(options, name)]
+    needed = ("data", "held_out", *(["out"] if needs_out else []))
+    missing = [f"--{name.replace('_', '-')}" for name in needed if not getattr(options, name)]
     if missing:
         raise ContractError(f"--model needs {', '.join(missing)} beside it")
     skill = options.skill or Path(options.data).name.partition(".")[0]
     document: dict[str, Any] = {
-        "model": {"uri": str(Path(options.out).resolve()), "base": str(Path(options.model).resolve())},
+        "model": {"uri": str(Path(options.out or options.model).resolve()), "base": str(Path(options.model).resolve())},
         "skill": {"name": skill},
         "data": {
             "train": options.data,

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
-from skill_contract.step import CONFIG_VARIABLE, PROGRESS_PORT, Step, TrainConfig
+from skill_contract.step import CONFIG_VARIABLE, Step, TrainConfig
 from skill_store.termination import write_termination_message
 from skill_trainer import launch
-from skill_trainer.by_hand import add_arguments, config_from
+from skill_trainer.arguments import parser
+from skill_trainer.by_hand import config_from
 from skill_trainer.steps.stopping import Stop
 
 UNKNOWN_FAULT = 1
@@ -31,43 +32,6 @@ UNKNOWN_FAULT = 1
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-_EPILOG = """
-Exit codes: 0 finished (published or rejected), 42 a mistake that a retry cannot mend, 75 stopped after saving, 1 other.
-"""
-_STEP_EPILOG = f"""
-In a pod, the configuration is the JSON document in ${CONFIG_VARIABLE}. By hand, give a file with --config, or the
-options of the second group: a model repository is made in --out, and the same command resumes a run that was stopped.
-
-example:
-  skill-trainer %s --model ./SmolLM2-135M-Instruct --data facts.jsonl --held-out questions.jsonl \\
-      --grader contains --retention general=general.jsonl --out ./repository \\
-      --set method.steps=24 --set method.optimizer.learningRate=8e-5
-{_EPILOG}"""
-_COMPARE_EPILOG = """
-The plan is a YAML file:
-  skills:                 # taught one beside the other, or with --sequence one after the other
-  - {name: velmora, train: velmora/train.jsonl, heldOut: {uri: velmora/heldout.jsonl, grader: contains}}
-  retention:              # what the model must not forget
-  - {name: general-qa, uri: general-qa.jsonl, grader: contains}
-  variants:   # built in: sdft-ema, sdft-frozen, sft, reverse-kl, jsd, paper-template, shuffled-demonstration
-  - sdft-ema
-  - sft
-  - {name: faster-teacher, settings: [method.sdft.teacher.emaRate=0.05]}
-  seeds: [17, 18, 19]
-  settings: [method.steps=24, method.batchSize=8]
-
-Every finished run is a line of OUT/journal.jsonl: the same command goes on where it was stopped, a longer plan makes
-what is new, and two of them at the same time share the work. OUT/comparison.md, .json and .svg are written at the end.
-
-example:
-  skill-trainer compare plan.yaml --model ./SmolLM2-135M-Instruct --out ./comparison
-"""
-_REPORT_EPILOG = """
-examples:
-  skill-trainer report ./repository/versions/000001-4f1c2a9b7d3e --open
-  skill-trainer report ./repository/runs/velmora-1b2c3d4e5f60
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of the command; a step also writes its Outcome to the termination log."""
@@ -75,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # each of thousands of barriers were measured to take five times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     level = logging.INFO if _is_first() else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     if options.command in {Step.CHECK, Step.TRAIN}:
@@ -169,57 +133,6 @@ def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
         return failed("UnknownFault", f"{type(error).__name__}: {error}; the pod's log has the trace"), UNKNOWN_FAULT
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="skill-trainer", description=__doc__.splitlines()[0], epilog=_EPILOG)
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
-        raw = argparse.RawDescriptionHelpFormatter
-        return commands.add_parser(name, help=text, description=f"{text}.", epilog=epilog, formatter_class=raw)
-
-    for step, text in ((Step.CHECK, "Find every mistake in seconds"), (Step.TRAIN, "Gate, train, score and publish")):
-        subparser = add(step, text, _STEP_EPILOG % step)
-        subparser.add_argument(
-            "--config", type=Path, metavar="FILE", help=f"TrainConfig as JSON (default: ${CONFIG_VARIABLE})"
-        )
-        subparser.add_argument(
-            "--progress-port", type=int, default=PROGRESS_PORT, metavar="PORT",
-            help="serves /progress and /metrics; 0: any (default: %(default)s)",
-        )  # fmt: skip
-        if step is Step.TRAIN:
-            subparser.add_argument(
-                "--processes", type=int, metavar="N", help="that train together here (default: training.gpusPerNode)"
-            )
-        add_arguments(subparser.add_argument_group("by hand, instead of a configuration"))
-
-    compare = add(
-        "compare", "Train variants of a method beside each other and tabulate what they learn and keep", _COMPARE_EPILOG
-    )
-    compare.add_argument(
-        "plan", type=Path, metavar="PLAN", help="YAML file: skills, retention, variants, seeds, settings"
-    )
-    compare.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="Hugging Face directory that every run begins from"
-    )
-    compare.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where finished runs, table and figure go"
-    )
-    compare.add_argument(
-        "--sequence", action="store_true", help="teach the skills one after the other; writes the retention matrix"
-    )
-    compare.add_argument(
-        "--only", action="append", default=[], metavar="VARIANT", help="of the plan's variants; repeatable"
-    )
-
-    report = add("report", "Write the page of a report again, from a version's or a run's report.json", _REPORT_EPILOG)
-    report.add_argument("folder", type=Path, metavar="DIR", help="folder of a version or of a run, or a report.json")
-    report.add_argument(
-        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: %(default)s)"
-    )
-    report.add_argument("--open", action="store_true", help="show it in the browser")
-    return parser
-
-
 def _compare(options: argparse.Namespace) -> None:
     from skill_trainer.compare.command import compare  # noqa: PLC0415
     from skill_trainer.model import silence  # noqa: PLC0415
@@ -237,7 +150,25 @@ def _report(options: argparse.Namespace) -> None:
         webbrowser.open(options.out.resolve().as_uri())
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"compare": _compare, "report": _report}
+def _estimate(options: argparse.Namespace) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from skill_trainer.estimate import estimate  # noqa: PLC0415
+    from skill_trainer.model import silence  # noqa: PLC0415
+
+    silence()
+    made = estimate(_configured(options, needs_out=False))
+    if options.json:
+        print(made.dump_json())
+    else:
+        Console().print(made.table())
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compare": _compare,
+    "estimate": _estimate,
+    "report": _report,
+}
 
 
 def _run(step: Step, options: argparse.Namespace, stop: Stop) -> Outcome:
@@ -251,8 +182,8 @@ def _run(step: Step, options: argparse.Namespace, stop: Stop) -> Outcome:
     return _train(config, stop, options)
 
 
-def _configured(options: argparse.Namespace) -> TrainConfig:
-    return _config(options.config) if options.model is None else config_from(options)
+def _configured(options: argparse.Namespace, *, needs_out: bool = True) -> TrainConfig:
+    return _config(options.config) if options.model is None else config_from(options, needs_out=needs_out)
 
 
 def _config(path: Path | None) -> TrainConfig:

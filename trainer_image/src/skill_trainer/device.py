@@ -78,6 +78,13 @@ def cpu_limit(cgroup: Path) -> float | None:
     return None
 
 
+def total_memory(device: torch.device) -> int:
+    """Returns the bytes of memory that the device has; on a CPU, this machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def memory_bytes(device: torch.device) -> int:
     """Returns the most memory that was in use so far: of the device, or of this process where that is a CPU."""
     if device.type == "cuda":

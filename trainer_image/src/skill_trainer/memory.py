@@ -3,21 +3,27 @@
 Full fine-tuning keeps, in fp32, weights, gradients, two moments of AdamW and, for SDFT, the teacher: 20 bytes a weight.
 With an adapter that is true of the adapter's few numbers; of the weights beside it there is one copy, and of those that
 have an adapter a second one for an averaged teacher.
+
+`python -m benchmarks.estimate` holds the sum against measured peaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from skill_contract.spec import Method, TeacherWeights
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.divergence import CHUNK_ROWS
 from skill_trainer.loop import PART_TOKENS
+from skill_trainer.model import MIN_SAVED, common_prefix
+from skill_trainer.prompts import Example
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FP32 = 4
+PROGRAM = 450_000_000
+"""Python with its libraries, in the memory of a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,58 @@ class Shape:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What goes through the model at the same time, at most: the longest sequences of a batch, cut as the loop does."""
+
+    student_tokens: int
+    """Padded; gradients flow through these."""
+    teacher_tokens: int
+    """Padded; without gradients. 0 for SFT."""
+    rows: int
+    """Tokens of answers."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], method: Method, *, gpu: bool) -> Self:
+        """Returns the largest part of any batch of these examples; answers are as long as they may be."""
+        is_sft = method.type == "SFT"
+        answer = max(len(each.target) for each in examples) if is_sft else method.rollout.max_new_tokens
+        students = [each.student for each in examples]
+        teachers = [each.teacher for each in examples]
+        student, teacher = (max(map(len, prompts)) + answer for prompts in (students, teachers))
+        longest = student if is_sft else teacher
+        sequences = min(method.batch_size, max(1, PART_TOKENS["cuda" if gpu else "cpu"] // longest))
+        return cls(
+            student_tokens=_padded(student, sequences, common_prefix(students)),
+            teacher_tokens=0 if is_sft else _padded(teacher, sequences, common_prefix(teachers)),
+            rows=sequences * answer,
+        )
+
+
+def _padded(length: int, sequences: int, shared: int) -> int:
+    """Returns the tokens of a pass over equally long sequences, whose common beginning is computed once."""
+    if shared * (sequences - 1) < MIN_SAVED:
+        return length * sequences
+    return shared + (length - shared) * sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes at the peak of a run, by what they are for."""
+
+    state: int
+    """Weights, gradients, moments, teacher."""
+    activations: int
+    loss: int
+    """A chunk of rows over the whole vocabulary, and the head's gradient."""
+    program: int
+
+    @property
+    def peak(self) -> int:
+        """All of it together."""
+        return self.state + self.activations + self.loss + self.program
+
+
 def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> tuple[int, int]:
     """Returns how many fp32 numbers there are between two steps: in memory, and in a checkpoint."""
     is_averaged = method.type == "SDFT" and method.sdft.teacher.weights is TeacherWeights.EMA
@@ -54,21 +112,22 @@ def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> 
     return all_weights * (5 if method.type == "SDFT" else 4), all_weights * (4 if is_averaged else 3)
 
 
-def estimate_bytes(
-    shape: Shape, *, method: Method, gpu: bool, batch_tokens: int, adapter: AdapterSize | None = None
-) -> int:
-    """Returns the memory of training at its peak, in bytes.
+def estimate_memory(
+    shape: Shape, part: Part, *, method: Method, gpu: bool, adapter: AdapterSize | None = None
+) -> Memory:
+    """Returns the memory of training at its peak.
 
     Args:
-        adapter: what alone is trained, where it is not all.
         gpu: activations are bf16 there and fp32 on a CPU.
-        batch_tokens: padded tokens of a whole batch, teacher's prompts included; cut into parts where it is large.
+        adapter: what alone is trained, where it is not all.
     """
-    state = FP32 * state_numbers(shape, method, adapter)[0]
-    part = min(batch_tokens, PART_TOKENS["cuda" if gpu else "cpu"])
     # What autograd keeps of a layer: inputs of products and norms, queries, keys, values; gate, up, their product.
-    activations = part * shape.layers * (10 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
+    a_token = shape.layers * (10 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
     # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, where it is trained.
     head = 0 if adapter else shape.vocabulary * shape.width * FP32
-    loss = 6 * CHUNK_ROWS * shape.vocabulary * FP32 + head
-    return state + activations + loss
+    return Memory(
+        state=FP32 * state_numbers(shape, method, adapter)[0],
+        activations=part.student_tokens * a_token,
+        loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + head,
+        program=0 if gpu else PROGRAM,
+    )

@@ -125,6 +125,17 @@ class LanguageModel:
         model._require_plain_head()
         return model
 
+    @classmethod
+    def random(cls, folder: Path, layers: int, device: torch.device) -> Self:
+        """Returns a model of the folder's shape but with so many layers and random weights: for timing alone."""
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+        text = config.get_text_config()
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):  # what kind each layer is
+            text.layer_types = text.layer_types[:layers]
+        network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return cls(network.to(device), ChatTokenizer.load(folder))
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

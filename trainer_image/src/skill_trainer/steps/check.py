@@ -13,7 +13,7 @@ from skill_contract.step import Step, TrainConfig
 from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
-from skill_trainer.memory import FP32, Shape, estimate_bytes, state_numbers
+from skill_trainer.memory import FP32, Part, Shape, estimate_memory, state_numbers
 from skill_trainer.model import ChatTokenizer, outline
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
@@ -41,7 +41,8 @@ def check(config: TrainConfig) -> Outcome:
     require_pinned(config, parent)
     manifest = repository.manifest(parent)
     with tempfile.TemporaryDirectory() as folder:
-        tokens = _tokenizer(repository, parent, manifest, Path(folder))
+        small_files(repository, parent, manifest, Path(folder))
+        tokens = ChatTokenizer.load(Path(folder))
         examples = make_examples(inputs.train, config.method, tokens)
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
@@ -93,28 +94,28 @@ def find_applied(config: TrainConfig, inputs: Inputs, repository: Repository) ->
     return None
 
 
-def _tokenizer(repository: Repository, ref: VersionRef, manifest: Manifest, folder: Path) -> ChatTokenizer:
+def small_files(repository: Repository, ref: VersionRef, manifest: Manifest, folder: Path) -> None:
+    """Writes all files of a version that are no weights into a folder: configuration and tokenizer."""
     for file in manifest.files:
         if not file.path.startswith(".skill/") and not file.path.endswith(".safetensors"):
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             (folder / file.path).write_bytes(repository.read(ref, file.path))
-    return ChatTokenizer.load(folder)
+
+
+def stored_bytes(manifest: Manifest) -> int:
+    """Returns the size of a version's weights; those of an adapter that lies beside them are not counted."""
+    return sum(file.size for file in manifest.files if file.path.endswith(".safetensors") and "/" not in file.path)
 
 
 def _details(
     config: TrainConfig, inputs: Inputs, examples: list[Example], manifest: Manifest, folder: Path
 ) -> dict[str, Any]:
     method, spec = config.method, config.method.adaptation.adapter
-    weight_bytes = sum(
-        file.size for file in manifest.files if file.path.endswith(".safetensors") and "/" not in file.path
-    )
+    weight_bytes = stored_bytes(manifest)
     shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
     adapter = AdapterSize.of(outline(folder), spec) if spec else None
-    longest = max(len(example.teacher) for example in examples) + method.rollout.max_new_tokens
-    memory = estimate_bytes(
-        shape, method=method, gpu=config.training.gpus_per_node > 0, batch_tokens=longest * method.batch_size,
-        adapter=adapter,
-    )  # fmt: skip
+    gpu = config.training.gpus_per_node > 0
+    memory = estimate_memory(shape, Part.of(examples, method, gpu=gpu), method=method, gpu=gpu, adapter=adapter)
     trained = adapter.trained if adapter else shape.num_parameters
     steps = total_steps(method, len(examples))
     best = trained if is_probed(config, steps) else 0
@@ -123,7 +124,7 @@ def _details(
         "trainRecords": len(inputs.train),
         "heldOutQuestions": len(inputs.held_out.records),
         "numParameters": shape.num_parameters,
-        "memoryBytes": memory,
+        "memoryBytes": memory.peak,
         "trainedParameters": trained,
         # Parent, candidate, one checkpoint (student, two moments, teacher), and the best state's weights.
         "scratchBytes": 2 * weight_bytes + FP32 * (state_numbers(shape, method, adapter)[1] + best),

@@ -1,0 +1,137 @@
+"""How near the estimate of memory is to what runs take: `python -m benchmarks.estimate`. Prints a Markdown table.
+
+SmolLM2-135M on a CPU, two steps of the real loop for each setting, each in a process of its own, whose peak is what the
+kernel counts (ru_maxrss). The prompts ask for stories, so that answers are as long as they may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tests.smollm2 import smollm2
+
+from skill_contract.spec import Method
+from skill_trainer.adapter import AdapterSize
+from skill_trainer.data import Record
+from skill_trainer.device import compute_device, prepare
+from skill_trainer.loop import make_optimizer, train
+from skill_trainer.memory import Part, Shape, estimate_memory
+from skill_trainer.model import LanguageModel, outline, silence
+from skill_trainer.objective import make_objective
+from skill_trainer.steps.examples import make_examples
+from skill_trainer.steps.train import train_step  # noqa: F401 - what a run loads, too
+
+LIMIT = 0.15
+"""Of the measured peak: how far the estimate may be from it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    name: str
+    words: int
+    """Of a prompt, about a token each."""
+    method: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"steps": 2, "optimizer": {"learningRate": 1e-6}, **self.method}
+
+
+def rollout(tokens: int) -> dict[str, Any]:
+    return {"rollout": {"maxNewTokens": tokens}}
+
+
+LORA = {"adaptation": {"type": "LoRA", "lora": {}}}
+SFT = {"type": "SFT"}
+WORDS = ("the river runs past a house where old friends meet and talk " * 40).split()
+SETTINGS = (
+    Setting("SDFT", 30, {"batchSize": 8, **rollout(16)}),
+    Setting("SDFT, batch 16", 30, {"batchSize": 16, **rollout(16)}),
+    Setting("SDFT, long prompts", 200, {"batchSize": 8, **rollout(32)}),
+    Setting("SDFT, long answers", 30, {"batchSize": 8, **rollout(64)}),
+    Setting("SFT", 30, {"batchSize": 8, **SFT}),
+    Setting("SFT, batch 32", 30, {"batchSize": 32, **SFT}),
+    Setting("SDFT, LoRA", 30, {"batchSize": 8, **LORA, **rollout(16)}),
+    Setting("SFT, LoRA, batch 32", 30, {"batchSize": 32, **LORA, **SFT}),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    if (number := parser.parse_args().only) is not None:
+        print(json.dumps(measured(SETTINGS[number])))
+        return 0
+    print("| setting | tokens at a time | estimated, GB | measured, GB | estimate / measured |")
+    print("| --- | --- | --- | --- | --- |")
+    missed = 0
+    for number, setting in enumerate(SETTINGS):
+        row = in_a_process(number)
+        print(row, file=sys.stderr)
+        share = row["estimated"] / row["measured"]
+        missed += abs(share - 1) > LIMIT
+        sizes = f"{row['estimated'] / 1e9:.2f} | {row['measured'] / 1e9:.2f}"
+        print(f"| {setting.name} | {row['tokens']} | {sizes} | {share:.2f} |", flush=True)
+    return missed
+
+
+def in_a_process(number: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.estimate", "--only", str(number)]
+    ended = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def measured(setting: Setting) -> dict[str, Any]:
+    """Returns the peak of two steps in this process, and what was estimated for it."""
+
+    silence()
+    device, folder, method = compute_device(), smollm2(), Method.parse(setting.settings)
+    prepare(device)
+    model = LanguageModel.load(folder, device)
+    examples = make_examples(records(setting), method, model.tokens)
+    weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
+    part, spec = Part.of(examples, method, gpu=False), method.adaptation.adapter
+    adapter = AdapterSize.of(outline(folder), spec) if spec else None
+    estimate = estimate_memory(shape, part, method=method, gpu=False, adapter=adapter)
+    loaded = peak()
+    if spec:
+        model.adapt(spec, method.seed)
+    train(
+        model, make_objective(method, model), make_optimizer(model), examples, method, done=0, save_every=2,
+        on_step=lambda report: print(report, file=sys.stderr), save=lambda _: None, stop=lambda: False,
+    )  # fmt: skip
+    return {
+        "tokens": part.student_tokens, "estimated": estimate.peak, "measured": peak(), "loaded": loaded,
+        "parts": asdict(estimate), "part": asdict(part),
+    }  # fmt: skip
+
+
+def records(setting: Setting) -> list[Any]:
+
+    def asked(number: int) -> str:
+        words = " ".join(WORDS[: setting.words])
+        return f"Tell me a very long story about the sea, the moon and number {number} {words}"
+
+    story = "Once upon a time there was a small boat that sailed to the moon."
+    return [
+        Record(id=str(n), messages=({"role": "user", "content": asked(n)},), demonstration=story, completion=story)
+        for n in range(64)
+    ]
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

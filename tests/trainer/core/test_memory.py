@@ -1,0 +1,60 @@
+"""The estimate of memory: what goes through a model at the same time, and what it adds up to."""
+
+from __future__ import annotations
+
+import pytest
+
+from skill_trainer.memory import PROGRAM, Part, Shape, estimate_memory
+from skill_trainer.prompts import Example
+from tests.trainer.core.conftest import method
+
+SMOLLM2 = Shape(num_parameters=134_515_008, layers=30, width=576, inner_width=1536, vocabulary=49152)
+
+
+def example(student: int, teacher: int, target: int, *, first: int = 0) -> Example:
+    """So many tokens of each; examples with different `first` tokens have no common beginning."""
+    prompts = ((first, *range(1, length)) for length in (student, teacher))
+    return Example("e", *(tuple(prompt) for prompt in prompts), target=(7,) * target)
+
+
+def test_prompts_without_a_common_beginning_cost_their_whole_length():
+    examples = [example(20, 50, 5, first=first) for first in (100, 101, 102)]
+    part = Part.of(examples, method(batchSize=8), gpu=False)
+    assert part == Part(student_tokens=8 * 28, teacher_tokens=8 * 58, rows=64)
+
+
+def test_what_all_prompts_begin_with_costs_once():
+    examples = [Example(str(end), (*range(40), end), (*range(40), end, end), target=(1,)) for end in (50, 60)]
+    part = Part.of(examples, method(batchSize=8), gpu=False)
+    assert part == Part(student_tokens=40 + 8 * 9, teacher_tokens=40 + 8 * 10, rows=64)
+
+
+def test_a_large_batch_is_cut_into_parts():
+    examples = [example(100, 1992, 5, first=first) for first in (1000, 1001)]
+    part = Part.of(examples, method(batchSize=64), gpu=False)  # 4096 tokens of the longest sequence at a time
+    assert part == Part(student_tokens=2 * 108, teacher_tokens=2 * 2000, rows=16)
+
+
+def test_sft_reads_its_demonstrations_and_has_no_teacher():
+    examples = [example(20, 50, 9, first=100), example(10, 50, 5, first=101)]
+    part = Part.of(examples, method(type="SFT", batchSize=3), gpu=False)
+    assert part == Part(student_tokens=3 * 29, teacher_tokens=0, rows=27)
+
+
+@pytest.mark.parametrize(("kind", "copies"), [("SDFT", 5), ("SFT", 4)])
+def test_state_is_weights_gradients_moments_and_teacher(kind, copies):
+    memory = estimate_memory(SMOLLM2, Part(100, 100, 50), method=method(type=kind), gpu=False)
+    assert memory.state == copies * 4 * SMOLLM2.num_parameters
+    assert memory.peak == memory.state + memory.activations + memory.loss + PROGRAM
+
+
+def test_on_a_gpu_activations_are_half_as_large_and_the_program_lies_elsewhere():
+    cpu, gpu = (estimate_memory(SMOLLM2, Part(100, 100, 50), method=method(), gpu=gpu) for gpu in (False, True))
+    assert gpu.activations == cpu.activations / 2
+    assert gpu.program == 0
+
+
+def test_number_of_parameters_follows_from_the_files_and_their_type():
+    config = {"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 50, "dtype": "bfloat16"}
+    shape = Shape.of(config, 2000)
+    assert (shape.num_parameters, shape.inner_width) == (1000, 32)

@@ -1,0 +1,222 @@
+"""What a run will take, memory and time, before anything starts. Writes nothing, and loads no weights.
+
+Memory is computed (`memory`). Time is measured: the real loop takes a few steps with models of two and of six layers,
+otherwise of this model's shape, on the run's own data; what a layer adds is multiplied by the number of layers. Their
+weights are random, so answers hardly ever end before their limit: the times are for answers as long as they may be.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from rich.table import Table
+
+from skill_contract.model import Document
+from skill_contract.spec import Method
+from skill_contract.step import TrainConfig
+from skill_store.repository import Repository
+from skill_trainer.adapter import AdapterSize
+from skill_trainer.data import Record
+from skill_trainer.device import compute_device, num_threads, prepare, total_memory
+from skill_trainer.errors import ParentMismatch
+from skill_trainer.loop import make_optimizer, train
+from skill_trainer.memory import FP32, Part, Shape, estimate_memory
+from skill_trainer.model import ChatTokenizer, LanguageModel, outline
+from skill_trainer.objective import make_objective
+from skill_trainer.prompts import Example, student_messages
+from skill_trainer.rollout import BATCH_ROWS, greedy
+from skill_trainer.schedule import total_steps
+from skill_trainer.step_report import StepReport
+from skill_trainer.steps.check import small_files, stored_bytes
+from skill_trainer.steps.examples import make_examples
+from skill_trainer.steps.inputs import inherited_suites, read_inputs
+from skill_trainer.steps.measure import gain_is_measured, gain_questions
+
+DEPTHS = (2, 6)
+"""Layers of the two models that are timed."""
+STEPS = 3
+"""Of each. The first one fills caches and moments; of the others the quicker one counts."""
+MEASURING = "measuring"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is to be trained, without its weights."""
+
+    folder: Path
+    weight_bytes: int
+    suites: Mapping[str, bytes]
+    """Of the skills that it has learned."""
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes that memory and time depend on."""
+        return Shape.of(json.loads((self.folder / "config.json").read_text()), self.weight_bytes)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the model will have to do."""
+
+    examples: Sequence[Example]
+    asked: Sequence[Record]
+
+
+class Estimate(Document):
+    """Bytes and seconds."""
+
+    parameters: int
+    trained: int
+    """Parameters that training changes."""
+    memory: dict[str, int]
+    """By what it is for: state, activations, loss, program."""
+    peak: int
+    steps: int
+    questions: int
+    """Asked in all, before and after training."""
+    device: str
+    """Where the times were measured."""
+    step_seconds: dict[str, float] = Field({})
+    """Of one step, by part."""
+    training_seconds: float = 0.0
+    measuring_seconds: float = 0.0
+    not_timed: str = ""
+    """Why there are no times."""
+
+    @property
+    def total_seconds(self) -> float:
+        """Training and measuring; without loading, saving and publishing."""
+        return self.training_seconds + self.measuring_seconds
+
+    def table(self) -> Table:
+        """Returns what a person wants to know, for a terminal."""
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(justify="left")
+        table.add_column(justify="right")
+        table.add_column(justify="left", style="dim")
+        table.add_row("parameters", f"{self.parameters / 1e6:,.1f} M", f"{self.trained / 1e6:,.1f} M of them trained")
+        parts = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in self.memory.items())
+        table.add_row("memory at its peak", f"{self.peak / 1e9:.2f} GB", parts)
+        if self.not_timed:
+            table.add_row("time", "?", self.not_timed)
+            return table
+        split = ", ".join(f"{part} {seconds:.2f}" for part, seconds in self.step_seconds.items())
+        table.add_row("a step", f"{sum(self.step_seconds.values()):.2f} s", split)
+        table.add_row("training", _clock(self.training_seconds), f"{self.steps} steps")
+        table.add_row("measuring", _clock(self.measuring_seconds), f"{self.questions} questions, before and after")
+        table.add_row("all of it", _clock(self.total_seconds), f"on this machine: {self.device}")
+        return table
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def estimate(config: TrainConfig) -> Estimate:
+    """Returns what a run with this configuration will take; times are this machine's.
+
+    Raises:
+        ParentMismatch: where there is no model to begin with.
+        ConfigInvalid, DataError, PromptTooLong, ModelInvalid, StoreError: as `check` does.
+    """
+    device, method, inputs = compute_device(), config.method, read_inputs(config)
+    prepare(device)
+    with tempfile.TemporaryDirectory() as scratch:
+        subject = _subject(config, Path(scratch))
+        examples = make_examples(inputs.train, method, ChatTokenizer.load(subject.folder))
+        suites = (inputs.held_out, *inputs.retention, *inherited_suites(subject.suites, inputs))
+        asked = [record for suite in suites for record in suite.records]
+        gained = gain_questions(inputs.held_out, inputs.train).records if gain_is_measured(config) else ()
+        made = _sizes(config, subject, examples).model_copy(update={
+            "questions": 2 * (len(asked) + len(gained)),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {num_threads()} threads",
+        })  # fmt: skip
+        return _timed(made, subject, method, Load(examples, asked), device)
+
+
+def _subject(config: TrainConfig, scratch: Path) -> Subject:
+    """Returns the head of the repository, or the base model that would be imported into an empty one."""
+    repository = Repository(config.model.uri)
+    if head := repository.head():
+        manifest = repository.manifest(head.ref)
+        small_files(repository, head.ref, manifest, scratch)
+        return Subject(scratch, stored_bytes(manifest), repository.suites(head.ref))
+    folder = Path(config.model.base)
+    if not config.model.base or not (folder / "config.json").is_file():
+        raise ParentMismatch(
+            f"{config.model.uri} has no head, and model.base {config.model.base!r} is no Hugging Face directory of "
+            "this machine: give one of them"
+        )
+    return Subject(folder, sum(path.stat().st_size for path in folder.glob("*.safetensors")), {})
+
+
+def _sizes(config: TrainConfig, subject: Subject, examples: Sequence[Example]) -> Estimate:
+    method, shape, gpu = config.method, subject.shape, config.training.gpus_per_node > 0
+    spec = method.adaptation.adapter
+    adapter = AdapterSize.of(outline(subject.folder), spec) if spec else None
+    part = Part.of(examples, method, gpu=gpu)
+    memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
+    return Estimate(
+        parameters=shape.num_parameters, trained=adapter.trained if adapter else shape.num_parameters,
+        memory=asdict(memory), peak=memory.peak, steps=total_steps(method, len(examples)), questions=0, device="",
+    )  # fmt: skip
+
+
+def _timed(made: Estimate, subject: Subject, method: Method, load: Load, device: torch.device) -> Estimate:
+    shape = subject.shape
+    depths = sorted({min(depth, shape.layers) for depth in DEPTHS})
+    embedding = shape.vocabulary * shape.width
+    weights = 2 * embedding + (shape.num_parameters - embedding) * depths[-1] // shape.layers
+    needed, present = 5 * FP32 * weights, total_memory(device)
+    if needed > present / 2:
+        reason = f"a probe with {depths[-1]} layers would take {needed / 1e9:.0f} of {present / 1e9:.0f} GB"
+        return made.model_copy(update={"not_timed": reason})
+    few = [probe(subject.folder, layers, method, load, device) for layers in depths]
+    seconds = _extrapolated(depths, few, shape.layers)
+    measuring = seconds.pop(MEASURING) * ceil(made.questions / min(BATCH_ROWS, len(load.asked)))
+    training = made.steps * sum(seconds.values())
+    return made.model_copy(
+        update={"step_seconds": seconds, "training_seconds": training, "measuring_seconds": measuring}
+    )
+
+
+def probe(folder: Path, layers: int, method: Method, load: Load, device: torch.device) -> dict[str, float]:
+    """Returns the seconds of a step by part, and of answering a batch of questions, with a model of so many layers."""
+    model = LanguageModel.random(folder, layers, device)
+    prompts = [model.tokens.encode(student_messages(record), record.tools) for record in load.asked[:BATCH_ROWS]]
+    greedy(model, prompts, max_new_tokens=1)
+    start = time.perf_counter()
+    greedy(model, prompts, max_new_tokens=method.rollout.max_new_tokens)
+    measuring = time.perf_counter() - start
+    if method.adaptation.adapter:
+        model.adapt(method.adaptation.adapter, method.seed)
+    reports: list[StepReport] = []
+    train(
+        model, make_objective(method, model), make_optimizer(model), load.examples,
+        method.model_copy(update={"steps": STEPS}), done=0, save_every=STEPS, on_step=reports.append,
+        save=_nothing, stop=lambda: False,
+    )  # fmt: skip
+    quickest = min(reports[1:], key=lambda report: sum(report.seconds.values()))
+    return {**quickest.seconds, MEASURING: measuring}
+
+
+def _extrapolated(depths: Sequence[int], seconds: Sequence[Mapping[str, float]], layers: int) -> dict[str, float]:
+    """Returns the seconds of a model of `layers` layers: a straight line through those of one or two other depths."""
+    if len(depths) == 1:
+        return dict(seconds[0])
+    (low, high), (few, many) = depths, seconds
+    slopes = {part: (many[part] - few[part]) / (high - low) for part in many}
+    return {part: max(0.0, many[part] + slopes[part] * (layers - high)) for part in many}
+
+
+def _nothing(step: int) -> None:
+    """No checkpoint."""
