@@ -153,7 +153,7 @@ def test_estimate_by_hand_for_programs(config, tiny_llama_dir, capsys):
     assert main(["estimate", *arguments, "--grader", "contains", *settings, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["steps"] == 3
-    assert made["peak"] == sum(made["memory"].values())
+    assert 0 < made["peak"] <= sum(made["memory"].values())
     assert made["trainingSeconds"] > 0
 
 

@@ -44,8 +44,14 @@ def test_sft_reads_its_demonstrations_and_has_no_teacher():
 @pytest.mark.parametrize(("kind", "copies"), [("SDFT", 5), ("SFT", 4)])
 def test_state_is_weights_gradients_moments_and_teacher(kind, copies):
     memory = estimate_memory(SMOLLM2, Part(100, 100, 50), method=method(type=kind), gpu=False)
-    assert memory.state == copies * 4 * SMOLLM2.num_parameters
-    assert memory.peak == memory.state + memory.activations + memory.loss + PROGRAM
+    assert memory.gradients == 4 * SMOLLM2.num_parameters
+    assert memory.state == (copies - 1) * memory.gradients
+
+
+def test_gradients_come_when_activations_go():
+    small, large = (estimate_memory(SMOLLM2, Part(n, n, 9), method=method(), gpu=False) for n in (10, 1000))
+    assert small.peak == PROGRAM + small.state + small.gradients
+    assert large.peak == PROGRAM + large.state + large.activations + large.loss
 
 
 def test_on_a_gpu_activations_are_half_as_large_and_the_program_lies_elsewhere():

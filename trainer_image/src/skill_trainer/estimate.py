@@ -78,7 +78,7 @@ class Estimate(Document):
     trained: int
     """Parameters that training changes."""
     memory: dict[str, int]
-    """By what it is for: state, activations, loss, program."""
+    """By what it is for; not all of it is there at the same time (`memory.Memory`)."""
     peak: int
     steps: int
     questions: int

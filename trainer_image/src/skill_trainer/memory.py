@@ -22,8 +22,11 @@ from skill_trainer.prompts import Example
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FP32 = 4
-PROGRAM = 450_000_000
-"""Python with its libraries, in the memory of a CPU."""
+PROGRAM = 800_000_000
+"""Python with its libraries and a tokenizer, in the memory of a CPU. Measured."""
+IN_FLIGHT = 1.4
+"""All memory of a forward and backward pass, as a multiple of what autograd keeps: gradients on their way back, and
+what the allocator cannot use again. Measured on a CPU (benchmarks/estimate.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,12 @@ def _padded(length: int, sequences: int, shared: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes at the peak of a run, by what they are for."""
+    """Bytes of a run by what they are for."""
 
     state: int
-    """Weights, gradients, moments, teacher."""
+    """Weights, moments, teacher: there all the time."""
+    gradients: int
+    """There when the activations are gone."""
     activations: int
     loss: int
     """A chunk of rows over the whole vocabulary, and the head's gradient."""
@@ -98,8 +103,8 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """All of it together."""
-        return self.state + self.activations + self.loss + self.program
+        """What is there at the same time, at most."""
+        return self.program + self.state + max(self.gradients, self.activations + self.loss)
 
 
 def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> tuple[int, int]:
@@ -121,13 +126,16 @@ def estimate_memory(
         gpu: activations are bf16 there and fp32 on a CPU.
         adapter: what alone is trained, where it is not all.
     """
-    # What autograd keeps of a layer: inputs of products and norms, queries, keys, values; gate, up, their product.
-    a_token = shape.layers * (10 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
-    # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, where it is trained.
+    # What autograd keeps of a layer: inputs of norms and products, queries, keys, values, the attention's result (11
+    # of the model's width together); gate, up, their product, activated. Counted by torch's hooks for saved tensors.
+    kept = shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
     head = 0 if adapter else shape.vocabulary * shape.width * FP32
+    gradients = FP32 * (adapter.trained if adapter else shape.num_parameters)
     return Memory(
-        state=FP32 * state_numbers(shape, method, adapter)[0],
-        activations=part.student_tokens * a_token,
-        loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + head,
+        state=FP32 * state_numbers(shape, method, adapter)[0] - gradients,
+        gradients=gradients,
+        activations=int(IN_FLIGHT * part.student_tokens * kept),
+        # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, twice on its way.
+        loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + 2 * head,
         program=0 if gpu else PROGRAM,
     )
