@@ -17,7 +17,7 @@ from skill_contract.spec import Method, TeacherWeights
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.divergence import CHUNK_ROWS
 from skill_trainer.loop import PART_TOKENS
-from skill_trainer.model import MIN_SAVED, common_prefix
+from skill_trainer.model import common_prefix
 from skill_trainer.prompts import Example
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -58,9 +58,9 @@ class Part:
     """What goes through the model at the same time, at most: the longest sequences of a batch, cut as the loop does."""
 
     student_tokens: int
-    """Padded; gradients flow through these."""
+    """Gradients flow through these."""
     teacher_tokens: int
-    """Padded; without gradients. 0 for SFT."""
+    """Without gradients. 0 for SFT."""
     rows: int
     """Tokens of answers."""
 
@@ -69,22 +69,22 @@ class Part:
         """Returns the largest part of any batch of these examples; answers are as long as they may be."""
         is_sft = method.type == "SFT"
         answer = max(len(each.target) for each in examples) if is_sft else method.rollout.max_new_tokens
-        students = [each.student for each in examples]
-        teachers = [each.teacher for each in examples]
-        student, teacher = (max(map(len, prompts)) + answer for prompts in (students, teachers))
-        longest = student if is_sft else teacher
-        sequences = min(method.batch_size, max(1, PART_TOKENS["cuda" if gpu else "cpu"] // longest))
+        student, teacher = (
+            (max(map(len, prompts)) + answer, common_prefix(prompts))
+            for prompts in ([each.student for each in examples], [each.teacher for each in examples])
+        )
+        longest, shared = student if is_sft else teacher
+        room = PART_TOKENS["cuda" if gpu else "cpu"] - shared
+        sequences = min(method.batch_size, max(1, room // (longest - shared)))
         return cls(
-            student_tokens=_padded(student, sequences, common_prefix(students)),
-            teacher_tokens=0 if is_sft else _padded(teacher, sequences, common_prefix(teachers)),
+            student_tokens=_tokens(*student, sequences),
+            teacher_tokens=0 if is_sft else _tokens(*teacher, sequences),
             rows=sequences * answer,
         )
 
 
-def _padded(length: int, sequences: int, shared: int) -> int:
-    """Returns the tokens of a pass over equally long sequences, whose common beginning is computed once."""
-    if shared * (sequences - 1) < MIN_SAVED:
-        return length * sequences
+def _tokens(length: int, shared: int, sequences: int) -> int:
+    """Returns the tokens of a pass over sequences of one length, whose common beginning is computed once."""
     return shared + (length - shared) * sequences
 
 
