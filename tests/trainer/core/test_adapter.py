@@ -228,7 +228,7 @@ def test_an_adapter_is_no_base_model(tiny_llama_dir, tmp_path):
         LanguageModel.load(tmp_path, CPU)
 
 
-def test_memory_of_smollm2_with_an_adapter(tiny_llama_dir):
+def test_memory_counts_the_adapter_alone(tiny_llama_dir):
     size = AdapterSize.of(outline(tiny_llama_dir), SPEC)
     inputs_and_outputs = 2 * (2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 32))
     assert size.trained == 3 * inputs_and_outputs
