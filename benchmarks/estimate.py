@@ -117,7 +117,6 @@ def measured(setting: Setting) -> dict[str, Any]:
 
 
 def records(setting: Setting) -> list[Any]:
-
     def asked(number: int) -> str:
         words = " ".join(WORDS[: setting.words])
         return f"Tell me a very long story about the sea, the moon and number {number} {words}"

@@ -241,7 +241,7 @@ def test_memory_counts_the_adapter_alone(tiny_llama_dir):
     assert state_numbers(shape, frozen, size) == (10**6 + 4 * size.trained, 3 * size.trained)
     assert state_numbers(shape, ema, size)[1] == 3 * size.trained + size.adapted
     assert state_numbers(shape, full, None) == (5 * 10**6, 4 * 10**6)
-    part = Part(student_tokens=100, teacher_tokens=100, rows=50)
+    part = Part(student_tokens=100, later_tokens=0, teacher_tokens=100, rows=50)
     with_adapter = estimate_memory(shape, part, method=frozen, adapter=size, gpu=False)
     without = estimate_memory(shape, part, method=full, gpu=False)
     assert without.state - with_adapter.state == FP32 * 3 * (10**6 - size.trained)

@@ -21,43 +21,53 @@ def example(student: int, teacher: int, target: int, *, first: int = 0) -> Examp
 def test_prompts_without_a_common_beginning_cost_their_whole_length():
     examples = [example(20, 50, 5, first=first) for first in (100, 101, 102)]
     part = Part.of(examples, method(batchSize=8), gpu=False)
-    assert part == Part(student_tokens=8 * 28, teacher_tokens=8 * 58, rows=64)
+    assert part == Part(student_tokens=8 * 28, later_tokens=0, teacher_tokens=8 * 58, rows=64)
 
 
 def test_what_all_prompts_begin_with_costs_once():
     examples = [Example(str(end), (*range(40), end), (*range(40), end, end), target=(1,)) for end in (50, 60)]
     part = Part.of(examples, method(batchSize=8), gpu=False)
-    assert part == Part(student_tokens=40 + 8 * 9, teacher_tokens=40 + 8 * 10, rows=64)
+    assert part == Part(student_tokens=40 + 8 * 9, later_tokens=0, teacher_tokens=40 + 8 * 10, rows=64)
 
 
 def test_a_large_batch_is_cut_into_parts():
     length = PART_TOKENS["cpu"] // 2
     examples = [example(100, length - 8, 5, first=first) for first in (1000, 1001)]
     part = Part.of(examples, method(batchSize=64), gpu=False)  # the longest sequences set the cut
-    assert part == Part(student_tokens=2 * 108, teacher_tokens=2 * length, rows=16)
+    assert part == Part(student_tokens=2 * 108, later_tokens=2 * 108, teacher_tokens=2 * length, rows=16)
 
 
 def test_sft_reads_its_demonstrations_and_has_no_teacher():
     examples = [example(20, 50, 9, first=100), example(10, 50, 5, first=101)]
     part = Part.of(examples, method(type="SFT", batchSize=3), gpu=False)
-    assert part == Part(student_tokens=3 * 29, teacher_tokens=0, rows=27)
+    assert part == Part(student_tokens=3 * 29, later_tokens=0, teacher_tokens=0, rows=27)
 
 
 @pytest.mark.parametrize(("kind", "copies"), [("SDFT", 5), ("SFT", 4)])
 def test_state_is_weights_gradients_moments_and_teacher(kind, copies):
-    memory = estimate_memory(SMOLLM2, Part(100, 100, 50), method=method(type=kind), gpu=False)
+    memory = estimate_memory(SMOLLM2, Part(100, 0, 100, 50), method=method(type=kind), gpu=False)
     assert memory.gradients == 4 * SMOLLM2.num_parameters
     assert memory.state == (copies - 1) * memory.gradients
 
 
-def test_gradients_come_when_activations_go():
-    small, large = (estimate_memory(SMOLLM2, Part(n, n, 9), method=method(), gpu=False) for n in (10, 1000))
+def test_gradients_come_when_activations_go_unless_another_part_follows():
+    small, large, several = (
+        estimate_memory(SMOLLM2, Part(first, later, first, 9), method=method(), gpu=False)
+        for first, later in ((10, 0), (1000, 0), (1000, 900))
+    )
     assert small.peak == PROGRAM + small.state + small.gradients
     assert large.peak == PROGRAM + large.state + large.activations + large.loss
+    assert several.peak == PROGRAM + several.state + several.gradients + several.later_activations + several.loss
+
+
+def test_the_last_part_of_a_batch_may_be_small():
+    length = PART_TOKENS["cpu"] // 4
+    examples = [example(length - 8, length - 8, 5, first=first) for first in (1000, 1001)]
+    assert Part.of(examples, method(batchSize=5), gpu=False).later_tokens == length
 
 
 def test_on_a_gpu_activations_are_half_as_large_and_the_program_lies_elsewhere():
-    cpu, gpu = (estimate_memory(SMOLLM2, Part(100, 100, 50), method=method(), gpu=gpu) for gpu in (False, True))
+    cpu, gpu = (estimate_memory(SMOLLM2, Part(100, 0, 100, 50), method=method(), gpu=gpu) for gpu in (False, True))
     assert gpu.activations == cpu.activations / 2
     assert gpu.program == 0
 

@@ -104,7 +104,7 @@ class Estimate(Document):
         table.add_column(justify="right")
         table.add_column(justify="left", style="dim")
         table.add_row("parameters", f"{self.parameters / 1e6:,.1f} M", f"{self.trained / 1e6:,.1f} M of them trained")
-        parts = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in self.memory.items())
+        parts = ", ".join(f"{part.replace('_', ' ')} {size / 1e9:.2f}" for part, size in self.memory.items())
         table.add_row("memory at its peak", f"{self.peak / 1e9:.2f} GB", parts)
         if self.not_timed:
             table.add_row("time", "?", self.not_timed)

@@ -59,6 +59,8 @@ class Part:
 
     student_tokens: int
     """Gradients flow through these."""
+    later_tokens: int
+    """The same of the largest part that is not a batch's first: by then there are gradients already."""
     teacher_tokens: int
     """Without gradients. 0 for SFT."""
     rows: int
@@ -78,6 +80,7 @@ class Part:
         sequences = min(method.batch_size, max(1, room // (longest - shared)))
         return cls(
             student_tokens=_tokens(*student, sequences),
+            later_tokens=_tokens(*student, min(sequences, method.batch_size - sequences)),
             teacher_tokens=0 if is_sft else _tokens(*teacher, sequences),
             rows=sequences * answer,
         )
@@ -85,7 +88,7 @@ class Part:
 
 def _tokens(length: int, shared: int, sequences: int) -> int:
     """Returns the tokens of a pass over sequences of one length, whose common beginning is computed once."""
-    return shared + (length - shared) * sequences
+    return shared + (length - shared) * sequences if sequences else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,10 @@ class Memory:
     state: int
     """Weights, moments, teacher: there all the time."""
     gradients: int
-    """There when the activations are gone."""
+    """Made by a batch's first part, when its activations go."""
     activations: int
+    later_activations: int
+    """Of another part than a batch's first."""
     loss: int
     """A chunk of rows over the whole vocabulary, and the head's gradient."""
     program: int
@@ -104,7 +109,8 @@ class Memory:
     @property
     def peak(self) -> int:
         """What is there at the same time, at most."""
-        return self.program + self.state + max(self.gradients, self.activations + self.loss)
+        later = self.gradients + (self.later_activations + self.loss if self.later_activations else 0)
+        return self.program + self.state + max(self.activations + self.loss, later)
 
 
 def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> tuple[int, int]:
@@ -128,13 +134,14 @@ def estimate_memory(
     """
     # What autograd keeps of a layer: inputs of norms and products, queries, keys, values, the attention's result (11
     # of the model's width together); gate, up, their product, activated. Counted by torch's hooks for saved tensors.
-    kept = shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
+    kept = IN_FLIGHT * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
     head = 0 if adapter else shape.vocabulary * shape.width * FP32
     gradients = FP32 * (adapter.trained if adapter else shape.num_parameters)
     return Memory(
         state=FP32 * state_numbers(shape, method, adapter)[0] - gradients,
         gradients=gradients,
-        activations=int(IN_FLIGHT * part.student_tokens * kept),
+        activations=int(part.student_tokens * kept),
+        later_activations=int(part.later_tokens * kept),
         # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, twice on its way.
         loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + 2 * head,
         program=0 if gpu else PROGRAM,
