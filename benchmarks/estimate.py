@@ -74,7 +74,6 @@ def main() -> int:
     missed = 0
     for number, setting in enumerate(SETTINGS):
         row = in_a_process(number)
-        print(row, file=sys.stderr)
         share = row["estimated"] / row["measured"]
         missed += abs(share - 1) > LIMIT
         sizes = f"{row['estimated'] / 1e9:.2f} | {row['measured'] / 1e9:.2f}"

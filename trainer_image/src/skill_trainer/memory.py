@@ -27,6 +27,8 @@ PROGRAM = 800_000_000
 IN_FLIGHT = 1.4
 """All memory of a forward and backward pass, as a multiple of what autograd keeps: gradients on their way back, and
 what the allocator cannot use again. Measured on a CPU (benchmarks/estimate.py)."""
+IN_FLIGHT_ADAPTED = 1.75
+"""The same with adapters, whose products are made beside the layers' own. Measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ def estimate_memory(
     """
     # What autograd keeps of a layer: inputs of norms and products, queries, keys, values, the attention's result (11
     # of the model's width together); gate, up, their product, activated. Counted by torch's hooks for saved tensors.
-    kept = IN_FLIGHT * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
+    in_flight = IN_FLIGHT_ADAPTED if adapter else IN_FLIGHT
+    kept = in_flight * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
     head = 0 if adapter else shape.vocabulary * shape.width * FP32
     gradients = FP32 * (adapter.trained if adapter else shape.num_parameters)
     return Memory(
