@@ -107,7 +107,7 @@ def _heat_map(axes: Axes, matrix: Matrix, suites: Sequence[str]) -> None:
     axes.set_ylim(len(suites) + 0.5, -0.55)
     axes.set_xticks(range(len(matrix.stages) + 1), ["untrained", *(f"after\n{skill}" for skill in matrix.stages)])
     axes.xaxis.tick_top()
-    axes.set_yticks([*range(len(suites)), len(suites) - 0.1], [*suites, "the gates"])
+    axes.set_yticks([*range(len(suites)), len(suites) - 0.3], [*suites, "the gates"])
     axes.tick_params(length=0, labelcolor=INK, pad=6)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -122,7 +122,7 @@ def _words(cell: Cell) -> str:
 def _fill(share: float) -> Any:
     """Blue where it was kept, through white at KEPT, to red where it is gone."""
     place = 0.5 + (share - KEPT) * (2.5 if share > KEPT else 0.5 / KEPT)
-    return mpl.colormaps["RdBu"](min(0.8, max(0.12, place)))
+    return mpl.colormaps["RdBu"](min(0.8, max(0.22, place)))
 
 
 def _text_colour(cell: Cell) -> str:

@@ -90,9 +90,9 @@ def said(verdicts: Iterable[str]) -> str:
 
 
 def shown(mean: Mean, *, sign: bool = False) -> str:
-    """Returns `0.72 [0.60, 0.84]`, without brackets for one seed."""
+    """Returns `0.72 [0.60, 0.84]`, without brackets for one seed or where all seeds are equal."""
     form = "+.2f" if sign else ".2f"
-    if mean.low is None or mean.high is None:
+    if mean.low is None or mean.high is None or mean.low == mean.high:
         return f"{mean.value:{form}}"
     return f"{mean.value:{form}} [{mean.low:{form}}, {mean.high:{form}}]"
 
