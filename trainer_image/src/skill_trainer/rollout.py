@@ -39,7 +39,7 @@ def sample(
 ) -> list[Answer]:  # fmt: skip
     """Returns one answer per prompt, y ~ softmax(logits / temperature), from the model's current weights.
 
-    Where `rows` are given, only for the prompts of these numbers, and the same as they would be among all.
+    Where `rows` are given, only for the prompts of these numbers, with the same uniform numbers as among all.
     """
     rows = range(len(prompts)) if rows is None else rows
     uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64)[list(rows)]
