@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from skill_contract.outcome import ExitCode
 from skill_store.termination import VARIABLE as TERMINATION_LOG
 
 LAUNCHED = "SKILL_LAUNCHED"
@@ -106,7 +107,8 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
     deadline = float("inf")
     while None in [process.poll() for process in processes]:
         failed = _failed(processes)
-        if failed and deadline == float("inf"):
+        # One that was preempted has left others that may still be saving.
+        if deadline == float("inf") and any(processes[rank].returncode != ExitCode.PREEMPTED for rank in failed):
             deadline = time.monotonic() + LAST_SECONDS
         if time.monotonic() > deadline:
             _send(processes, signal.SIGKILL)

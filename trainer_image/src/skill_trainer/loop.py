@@ -169,9 +169,16 @@ def _part_loss(
 
 
 def _clip(student: LanguageModel, max_norm: float) -> float:
-    """Scales all gradients together to a norm of at most `max_norm`; returns the norm before."""
+    """Scales all gradients together to a norm of at most `max_norm`; returns the norm before.
+
+    Rows are added up in fp64: the sum of a hundred million squares in fp32 was 4e-4 off, differently for each split.
+    """
     gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
-    norm = whole(torch.nn.utils.get_total_norm(gradients))
+    if not gradients:  # no answer was long enough
+        return 0.0
+    rows = [torch.linalg.vector_norm(gradient, dim=-1) for gradient in gradients]
+    norms = [torch.linalg.vector_norm(each, dtype=torch.float64) for each in rows]
+    norm = whole(torch.linalg.vector_norm(torch.stack(norms)))
     if norm > max_norm:
         torch.nn.utils.clip_grads_with_norm_(student.parameters(), max_norm, norm)
     return norm.item()

@@ -36,7 +36,7 @@ _GAUGES = {
     "gradient_norm": "Norm of the last step's gradient before clipping",
     "tokens_per_second": "Completion tokens sampled and trained on per second of the last step",
     "memory_bytes": "Memory of the process, or of the accelerator where there is one",
-    "checkpoint_seconds": "Seconds that saving the last checkpoint took",
+    "checkpoint_seconds": "Seconds that the upload of the last checkpoint took, beside training",
 }
 
 
@@ -50,6 +50,7 @@ class ProgressServer:
             OSError: where the port is taken.
         """
         self._clock = clock
+        self._lock = threading.Lock()  # a checkpoint on its way to the store tells, too, from a thread of its own
         self._progress = Progress(stage=Stage.LOADING, heartbeat=clock())
         self._metrics = _Metrics()
         self._http = _Server(_handler(lambda: self._progress.dump_json().encode(), self._metrics.encode), port)
@@ -89,18 +90,21 @@ class ProgressServer:
         """
         if unknown := gauges.keys() - _GAUGES.keys():
             raise TypeError(f"no such gauge: {sorted(unknown)}")
-        finite = {name: value for name, value in gauges.items() if value is not None and math.isfinite(value)}
-        lost = dict.fromkeys(gauges.keys() - finite.keys())
-        given: dict[str, Any] = {"stage": stage, "step": step, "total": total, "last_checkpoint": last_checkpoint}
-        given["eta_seconds"] = eta_seconds if eta_seconds is not None and math.isfinite(eta_seconds) else None
-        given["scores"] = {**self._progress.scores, **(scores or {})}
-        given["alarms"] = None if alarms is None else tuple(alarms)
-        changed = {name: value for name, value in given.items() if value is not None}
-        changed |= {name: value for name, value in {**finite, **lost}.items() if name in Progress.model_fields}
-        self._progress = self._progress.model_copy(update=changed | {"heartbeat": self._clock()})
-        counts = {name: float(value) for name, value in (("step", step), ("planned_steps", total)) if value is not None}
-        self._metrics.set({**finite, **counts, **dict.fromkeys(lost, math.nan)}, seconds or {}, scores or {})
-        self._metrics.raise_alarms(alarms or ())
+        with self._lock:
+            finite = {name: value for name, value in gauges.items() if value is not None and math.isfinite(value)}
+            lost = dict.fromkeys(gauges.keys() - finite.keys())
+            given: dict[str, Any] = {"stage": stage, "step": step, "total": total, "last_checkpoint": last_checkpoint}
+            given["eta_seconds"] = eta_seconds if eta_seconds is not None and math.isfinite(eta_seconds) else None
+            given["scores"] = {**self._progress.scores, **(scores or {})}
+            given["alarms"] = None if alarms is None else tuple(alarms)
+            changed = {name: value for name, value in given.items() if value is not None}
+            changed |= {name: value for name, value in {**finite, **lost}.items() if name in Progress.model_fields}
+            self._progress = self._progress.model_copy(update=changed | {"heartbeat": self._clock()})
+            counts = {
+                name: float(value) for name, value in (("step", step), ("planned_steps", total)) if value is not None
+            }
+            self._metrics.set({**finite, **counts, **dict.fromkeys(lost, math.nan)}, seconds or {}, scores or {})
+            self._metrics.raise_alarms(alarms or ())
 
     def close(self) -> None:
         """Stops to serve and frees the port."""

@@ -50,8 +50,9 @@ def sample(
 def sampler(uniform_BN: Tensor, temperature: float) -> Choose:
     """Returns how tokens are drawn: by inversion of the distribution function, in fp64.
 
-    One uniform number per prompt and token, drawn beforehand, so an answer depends neither on when other rows end nor
-    on how prompts are cut into batches.
+    One uniform number per prompt and token, drawn beforehand, so an answer depends neither on when other rows end nor,
+    but for roundings, on how prompts are cut into batches: about one draw in a thousand falls so near to the border of
+    two improbable tokens that another batch decides it differently.
     """
 
     def choose(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:

@@ -24,6 +24,7 @@ from skill_trainer.parallel import lay_out
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.step_report import Series, StepReport
+from skill_trainer.steps.uploads import Uploads
 from skill_trainer.steps.watch import Fitted, Watch, is_stopped
 from skill_trainer.steps.workplace import Workplace
 
@@ -32,13 +33,14 @@ _log = logging.getLogger(__name__)
 
 def fit(
     work: Workplace, model: LanguageModel, examples: Sequence[Example], suites: Sequence[Suite],
-    before: Mapping[str, SuiteScores],
+    before: Mapping[str, SuiteScores], *, uploads: Uploads,
 ) -> Fitted:  # fmt: skip
     """Trains `model` in place, from the last checkpoint where there is one, and leaves it in its best state.
 
     Args:
         suites: what is probed during training, the new skill's first.
         before: the parent's scores on them.
+        uploads: of the checkpoints; the last one may be on its way when this returns.
 
     Raises:
         Diverged, Preempted: as the loop does.
@@ -69,21 +71,24 @@ def fit(
         with contextlib.suppress(Preempted):  # the loop saves first; the next attempt asks what this one could not
             watch.look(history)
 
-    def save(step: int) -> None:
-        start, folder = time.monotonic(), work.folder / "checkpoint"
+    def save(_step: int) -> None:  # the history's last
+        folder = work.folder / "checkpoint"
         best, rank = watch.best_weights(history), work.crew.rank
+        uploads.wait()
         state = partial(save_state, folder, model, objective.teacher, optimizer, history, best=best, rank=rank)
         work.crew.each(state)
-        work.crew.first(lambda: _upload(work, folder, step, history))
-        work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
-        _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
+        uploads.start(partial(_upload, work, folder, total, tuple(history)))
 
     if not _is_over(history, total):  # a monitor may have ended it, looking at what was not looked at before
-        train(
-            model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
-            enough=lambda: is_stopped(history[-1]), alive=work.tell, layout=layout,
-            save_every=work.config.training.checkpoint.every_steps,
-        )  # fmt: skip
+        try:
+            train(
+                model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
+                enough=lambda: is_stopped(history[-1]), alive=work.tell, layout=layout,
+                save_every=work.config.training.checkpoint.every_steps,
+            )  # fmt: skip
+        except Preempted:
+            uploads.wait()
+            raise
     layout.finish()
     return watch.to_best(history)
 
@@ -106,11 +111,15 @@ def _fetch(work: Workplace, total: int) -> int:
     return 0
 
 
-def _upload(work: Workplace, folder: Path, step: int, history: list[StepReport]) -> None:
+def _upload(work: Workplace, folder: Path, total: int, history: Sequence[StepReport]) -> None:
+    """Takes the state after the last step of `history` to the store; in a thread of its own, beside the next steps."""
+    start, step = time.monotonic(), history[-1].step
     work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep, lambda *_: work.tell())
     shutil.rmtree(folder)
-    lines = (json.dumps(report) for report in Series.dump_python(history, mode="json"))
+    lines = (json.dumps(report) for report in Series.dump_python(list(history), mode="json"))
     work.run.put("metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    work.tell(last_checkpoint=step, checkpoint_seconds=time.monotonic() - start)
+    _log.info("saved step %d of %d, loss %.4f", step, total, history[-1].loss)
 
 
 def _news(work: Workplace, history: Sequence[StepReport], total: int) -> dict[str, object]:

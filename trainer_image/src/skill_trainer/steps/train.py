@@ -31,6 +31,7 @@ from skill_trainer.steps.measure import (
     measure_gain,
 )
 from skill_trainer.steps.publish import Candidate, publish, put_report
+from skill_trainer.steps.uploads import Uploads
 from skill_trainer.steps.watch import Fitted, alarms_at_end
 from skill_trainer.steps.workplace import Workplace
 
@@ -71,11 +72,11 @@ def _train(work: Workplace) -> Outcome:
     if gain and (refused := _refused_before_training(work, gain)):
         return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
 
-    fitted = fit(work, model, examples, ground.suites, before.scores)
-    model.round_to_stored(ground.parent)
-
-    work.tell(stage=Stage.EVALUATING)
-    after = measure(work, "after", model, ground.suites)
+    with Uploads(work.crew) as uploads:  # the last checkpoint is on its way while the answers are measured
+        fitted = fit(work, model, examples, ground.suites, before.scores, uploads=uploads)
+        model.round_to_stored(ground.parent)
+        work.tell(stage=Stage.EVALUATING)
+        after = measure(work, "after", model, ground.suites)
     evaluation = _evaluate(work, ground.suites, gain, before, after, fitted=fitted)
     rows = side_by_side(ground.suites, before.scores, after.scores)
     seconds = {"before": before.seconds, "after": after.seconds}
