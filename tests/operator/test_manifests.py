@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from skill_contract.manifest import VersionRef
-from skill_contract.spec import SkillUpdateSpec
+from skill_contract.spec import SecretRef, Serving, SkillUpdateSpec, Storage, TargetRef
 from skill_contract.step import Pod, PromoteConfig, TrainConfig
 from skill_operator.api import SkillUpdate, parse
 from skill_operator.manifests.job import check_job, promote_job, train_job
-from skill_operator.manifests.serving import digest_in, weights_patch
+from skill_operator.manifests.serving import digest_in, weights_patch, wiring
 from tests.operator import raw
 from tests.operator.sim import IMAGES
 
@@ -221,3 +222,14 @@ def test_weights_patch_owns_one_annotation_or_nothing():
 @pytest.mark.parametrize(("weights", "digest"), [(raw.CANDIDATE, raw.CHILD[1]), ("", ""), ("s3://m/versions/1", "")])
 def test_digest_in_an_annotation(weights: str, digest: str):
     assert digest_in(weights) == digest
+
+
+@pytest.mark.parametrize("storage", [Storage(), Storage(endpoint="http://s3:9000", secret_ref=SecretRef(name="creds"))])
+def test_lines_to_paste_reach_the_store_that_the_steps_reach(storage: Storage):
+    lines = yaml.safe_load(wiring("s3://models/llm", storage, Serving(target_ref=TargetRef(name="llm"))))
+    (fetch,) = lines["initContainers"]
+    given = {each["name"]: each.get("value") for each in fetch["env"]}
+    assert given["SKILL_DEFAULT"] == "s3://models/llm"
+    assert given.get("AWS_ENDPOINT_URL_S3", "") == storage.endpoint
+    named = [each["secretRef"]["name"] for each in fetch.get("envFrom", [])]
+    assert named == ([storage.secret_ref.name] if storage.secret_ref else [])

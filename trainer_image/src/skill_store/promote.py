@@ -41,7 +41,7 @@ def _promote(config: PromoteConfig) -> Outcome:
         now = f"{head.version} ({head.digest})" if head else "gone"
         raise HeadMoved(
             f"{config.model_uri}: the head is {now} and not {config.parent_digest}, from which {config.version} was"
-            " trained; apply the update again to train from the new head"
+            " trained; create a new SkillUpdate to train from the new head"
         )
     proofs = _prove(repository, config, candidate, head) if config.pods else []
     refuted = [proof for proof in proofs if not proof.proved]

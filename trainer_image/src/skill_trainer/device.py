@@ -1,7 +1,7 @@
 """Where and how tensors are computed: device, threads, determinism, precision. Only this module asks the machine.
 
 The way of a GPU (bf16 autocast over fp32 weights, deterministic cuBLAS) is written to PyTorch's documentation and has
-not been run: there was no GPU where this was made. Everything measured and tested is on CPUs.
+not been run on one. Everything measured and tested is on CPUs.
 """
 
 from __future__ import annotations

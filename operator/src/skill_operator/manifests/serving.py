@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skill_contract.spec import Serving
+from skill_contract.spec import Serving, Storage
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 from skill_operator.status import Published
 
@@ -38,8 +38,10 @@ def weights_patch(deployment: str, weights: str) -> dict[str, Any]:
     }
 
 
-def wiring(model_uri: str, serving: Serving) -> str:
+def wiring(model_uri: str, storage: Storage, serving: Serving) -> str:
     """Returns the lines that a target without the fetch init container has to get."""
+    endpoint = f'\n  - {{name: AWS_ENDPOINT_URL_S3, value: "{storage.endpoint}"}}' if storage.endpoint else ""
+    secret = f"\n  envFrom: [{{secretRef: {{name: {storage.secret_ref.name}}}}}]" if storage.secret_ref else ""
     return f"""\
 initContainers:
 - name: weights
@@ -48,7 +50,7 @@ initContainers:
   env:
   - {{name: SKILL_DEFAULT, value: "{model_uri}"}}
   - name: SKILL_WEIGHTS
-    valueFrom: {{fieldRef: {{fieldPath: "{WEIGHTS_FIELD_PATH}"}}}}
+    valueFrom: {{fieldRef: {{fieldPath: "{WEIGHTS_FIELD_PATH}"}}}}{endpoint}{secret}
   volumeMounts: [{{name: weights, mountPath: /weights}}]
 containers:
 - name: {serving.container}

@@ -88,9 +88,10 @@ def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
         )
         return _person_needed(Reason.CONTAINER_MISSING, message)
     if not target.fetch_container:
+        lines = wiring(facts.spec.model.uri, facts.spec.storage, serving)
         message = (
             f"no init container of Deployment {target.name} reads the annotation sdft.dev/weights, so new weights "
-            f"would never reach it; add to its pod template:\n{wiring(facts.spec.model.uri, serving)}"
+            f"would never reach it; add to its pod template:\n{lines}"
         )
         return _person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
     return None
