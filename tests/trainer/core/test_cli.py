@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import Step
@@ -105,6 +106,15 @@ def test_unknown_keys_of_the_configuration_are_the_users_mistake(trainer, config
     code, outcome = trainer.run("check", SKILL_CONFIG=json.dumps(document))
     assert (code, outcome.outcome, outcome.reason) == (ExitCode.USER_ERROR, Result.FAILED, "ConfigInvalid")
     assert "metod" in outcome.message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has GPUs")
+def test_gpus_that_are_not_there_are_missed_before_anything_is_computed(trainer, config):
+    document = config().dump()
+    document["training"]["gpusPerNode"] = 1
+    code, outcome = trainer.run("train", SKILL_CONFIG=json.dumps(document))
+    assert (code, outcome.reason) == (ExitCode.USER_ERROR, "ConfigInvalid")
+    assert "training.gpusPerNode is 1, but PyTorch sees no GPU" in outcome.message
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ def test_prompts_without_a_common_beginning_cost_their_whole_length():
     assert part == Part(student_tokens=8 * 28, later_tokens=0, teacher_tokens=8 * 58, rows=64)
 
 
-def test_what_all_prompts_begin_with_costs_once():
+def test_what_all_prompts_begin_with_costs_once_and_a_tenth_for_each():
     examples = [Example(str(end), (*range(40), end), (*range(40), end, end), target=(1,)) for end in (50, 60)]
     part = Part.of(examples, method(batchSize=8), gpu=False)
-    assert part == Part(student_tokens=40 + 8 * 9, later_tokens=0, teacher_tokens=40 + 8 * 10, rows=64)
+    assert part == Part(student_tokens=40 + 8 * (9 + 4), later_tokens=0, teacher_tokens=40 + 8 * (10 + 4), rows=64)
 
 
 def test_a_large_batch_is_cut_into_parts():

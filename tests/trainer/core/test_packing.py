@@ -69,3 +69,7 @@ def test_what_all_share_lies_in_the_row_once():
 
 def test_a_loaded_model_packs(tiny):
     assert tiny.packs
+
+
+def test_a_random_model_for_timing_packs_like_the_real_one(tiny_llama_dir):
+    assert LanguageModel.random(tiny_llama_dir, 1, CPU).packs

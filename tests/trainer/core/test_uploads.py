@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from skill_store.errors import StoreUnavailable
+from skill_store.repository import Repository
 from skill_store.runs import Run
 from skill_trainer.parallel import ALONE
 from skill_trainer.steps.uploads import Uploads
@@ -52,6 +53,8 @@ def test_an_upload_that_fails_ends_the_attempt(failing, config, run_train, monke
         patched.setattr(Run, "save_checkpoint", breaking)
         with pytest.raises(StoreUnavailable):
             run_train(config(**EVERY_STEP))
+    run = Repository(config().model.uri).run(config().update.uid)
+    assert run.get("after.json") is None, "answers of weights that no later attempt need come to"
     assert run_train(config(**EVERY_STEP)).version, "the next attempt goes on"
 
 

@@ -147,6 +147,7 @@ def test_in_context_gain_reports_the_copy_control_and_ignores_it():
     told = in_context_gain_gate("velmora", student, teacher, settings, answer_nats=nats)
     assert told.reason.endswith("takes 0.25 nats per token with the demonstration, 2.50 without, 2.00 with another's")
     assert told.verdict is plain.verdict
+    assert in_context_gain_gate("velmora", student, teacher, settings, answer_nats={}).reason == plain.reason
 
 
 def test_a_teacher_that_is_no_better_fails_with_a_way_out():

@@ -1,7 +1,7 @@
 """The state of a run between two steps, as files: safetensors and JSON, nothing pickled. Knows folders, no storage.
 
 What training changes of student and teacher (an adapter's weights, or all), the optimiser's moments, and the reports of
-all steps done: that is all there is. Everything else is the parent's.
+all steps done; the best state's weights, where that is an earlier one. Everything else is the parent's.
 Learning rate, order of the data and random numbers are functions of the step (see `schedule`), so they cannot be lost.
 
 Where several processes train, each writes its rows of every tensor into a file of its own, `student-00001.safetensors`.

@@ -200,6 +200,7 @@ def _config(path: Path | None) -> TrainConfig:
 def _train(config: TrainConfig, stop: Stop, options: argparse.Namespace) -> Outcome:
     from skill_store.repository import Repository  # noqa: PLC0415
     from skill_trainer.device import compute_device, prepare  # noqa: PLC0415
+    from skill_trainer.errors import ConfigInvalid  # noqa: PLC0415
     from skill_trainer.parallel import Crew  # noqa: PLC0415
     from skill_trainer.progress import ProgressServer  # noqa: PLC0415
     from skill_trainer.progress_bar import ProgressBar  # noqa: PLC0415
@@ -207,12 +208,16 @@ def _train(config: TrainConfig, stop: Stop, options: argparse.Namespace) -> Outc
     from skill_trainer.steps.train import train_step  # noqa: PLC0415
     from skill_trainer.steps.workplace import Voice, Workplace, scratch_folder  # noqa: PLC0415
 
-    device = compute_device()
-    prepare(device)
+    device, by_hand = compute_device(), options.model is not None
+    if not by_hand and config.training.gpus_per_node and device.type == "cpu":
+        raise ConfigInvalid(
+            f"training.gpusPerNode is {config.training.gpus_per_node}, but PyTorch sees no GPU here: look at the "
+            "node's driver and at training.gpuResource, or write 0 to train on CPUs"
+        )
     with ExitStack() as stack:
         crew = Crew.join(device)
+        prepare(device)  # after accelerate, which sets a number of threads of its own
         stack.callback(crew.leave)
-        by_hand = options.model is not None
         if by_hand and (checked := crew.first(lambda: check(config))).reason != "Checked":
             return checked
         voices: list[Voice] = []

@@ -118,7 +118,7 @@ def chunked_loss(
 
     Gradients flow into `hidden_RD` and the head (tied to the embedding or not), never into the target.
     """
-    plan = _Plan(target, weight_R, measure, temperature, chunk_rows)
+    plan = _Plan(target, weight_R, measure, temperature, chunk_rows, torch.is_grad_enabled())
     return _ChunkedLoss.apply(hidden_RD, head.weight_VD, head.bias_V, plan)
 
 
@@ -129,6 +129,7 @@ class _Plan:
     measure: Measure
     temperature: float
     chunk_rows: int
+    differentiable: bool
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -139,7 +140,7 @@ class _ChunkedLoss(torch.autograd.Function):
         head, dtype = Head(weight_VD, bias_V), _product_dtype(hidden_RD)
         loss = plan.weight_R.new_zeros(())
         entropy = loss.clone()
-        hidden_gradient = torch.empty_like(hidden_RD)
+        hidden_gradient = torch.empty_like(hidden_RD) if plan.differentiable else None
         weight_gradient: Tensor | None = None
         bias_gradient: Tensor | None = None
         for start in range(0, len(hidden_RD), plan.chunk_rows):
@@ -149,6 +150,8 @@ class _ChunkedLoss(torch.autograd.Function):
             share_R = plan.weight_R[rows]
             loss += (loss_R * share_R).sum()
             entropy += (entropy_R * share_R).sum()
+            if hidden_gradient is None:
+                continue
             gradient_RV = gradient_RV.mul_(share_R[:, None] / plan.temperature).to(dtype)
             hidden_gradient[rows] = (gradient_RV @ weight_VD.to(dtype)).to(hidden_RD.dtype)
             if ctx.needs_input_grad[1]:  # not where only an adapter is trained

@@ -97,7 +97,7 @@ def in_context_gain_gate(
     `student` and `teacher` are the results of the same weights without and with each question's own demonstration;
     `copy_control` those with another question's demonstration: near the teacher's score they mean that it learns the
     task from a demonstration, near the student's that it only copies the answer. `answer_nats` are the mean nats per
-    token of the right answers for `student`, `teacher` and `control`. Neither changes the verdict.
+    token of the right answers for `student`, `teacher` and `control`, if known. Neither changes the verdict.
 
     Raises:
         ValueError: where the results are of different lengths or there are none.
@@ -107,7 +107,7 @@ def in_context_gain_gate(
     reason = _gain_reason(change, "with the demonstration in context", settings.min_gain, way_out)
     if copy_control is not None:
         reason += _control_reason(_change(suite, student, copy_control))
-    if answer_nats is not None:
+    if answer_nats:
         nats = {name: f"{value:.2f}" for name, value in answer_nats.items()}
         reason += (
             f"; the right answer takes {nats['teacher']} nats per token with the demonstration, {nats['student']} "

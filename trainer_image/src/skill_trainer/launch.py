@@ -27,6 +27,9 @@ LAUNCHED = "SKILL_LAUNCHED"
 LAST_SECONDS = 10.0
 """How long the others may go on after one has failed: most fail with it, at the next thing they do together."""
 
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+"""Processes of one machine talk to each other, unauthenticated: nobody else shall be able to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -77,6 +80,7 @@ def together(count: int, command: Sequence[str], stopped: Callable[[], bool] = l
             "LOCAL_WORLD_SIZE": count,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": _free_port(),
+            **LOOPBACK,
         }
         processes = []
         for rank, message in enumerate(messages):

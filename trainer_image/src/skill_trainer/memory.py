@@ -16,7 +16,7 @@ from typing import Any, Self
 from skill_contract.spec import Method, TeacherWeights
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.divergence import CHUNK_ROWS
-from skill_trainer.loop import PART_TOKENS
+from skill_trainer.loop import PART_TOKENS, tokens_beside
 from skill_trainer.model import common_prefix
 from skill_trainer.prompts import Example
 
@@ -79,7 +79,7 @@ class Part:
         )
         longest, shared = student if is_sft else teacher
         room = PART_TOKENS["cuda" if gpu else "cpu"] - shared
-        sequences = min(method.batch_size, max(1, room // (longest - shared)))
+        sequences = min(method.batch_size, max(1, room // tokens_beside(longest, shared)))
         return cls(
             student_tokens=_tokens(*student, sequences),
             later_tokens=_tokens(*student, min(sequences, method.batch_size - sequences)),
@@ -90,7 +90,7 @@ class Part:
 
 def _tokens(length: int, shared: int, sequences: int) -> int:
     """Returns the tokens of a pass over sequences of one length, whose common beginning is computed once."""
-    return shared + (length - shared) * sequences if sequences else 0
+    return shared + tokens_beside(length, shared) * sequences if sequences else 0
 
 
 @dataclass(frozen=True, slots=True)

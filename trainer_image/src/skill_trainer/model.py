@@ -119,8 +119,7 @@ class LanguageModel:
         for parameter in network.parameters():
             # Memory of our own: what maps a file may be aligned differently, and then products round differently.
             parameter.data = parameter.data.to(device, copy=True)
-        if network.is_backend_compatible() and _attention(network) == "sdpa":
-            network.set_attn_implementation(PACKED)
+        _pack_if_possible(network)
         model = cls(network.to(device), tokens)
         model._require_plain_head()
         return model
@@ -134,6 +133,7 @@ class LanguageModel:
         if getattr(text, "layer_types", None):  # what kind each layer is
             text.layer_types = text.layer_types[:layers]
         network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        _pack_if_possible(network)
         return cls(network.to(device), ChatTokenizer.load(folder))
 
     @property
@@ -320,6 +320,11 @@ def silence() -> None:
     """Turns off the library's own progress bars: a step has one voice."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+
+
+def _pack_if_possible(network: Any) -> None:
+    if network.is_backend_compatible() and _attention(network) == "sdpa":
+        network.set_attn_implementation(PACKED)
 
 
 def _attention(network: Any) -> str:

@@ -47,7 +47,7 @@ class Objective(Protocol):
         """Returns the tokens of the longest sequence that the item costs: what batches are cut by."""
 
     def shared(self, items: Sequence[Item]) -> int:
-        """Returns how many tokens these longest sequences all begin with."""
+        """Returns how many tokens these longest sequences all begin with and are computed once."""
 
 
 class Sdft:
@@ -59,6 +59,7 @@ class Sdft:
     def __init__(self, method: Method, student: LanguageModel) -> None:
         self.measure = MEASURES[method.sdft.divergence]
         self.skip = method.sdft.skip_tokens
+        self._packs = student.packs
         self.temperature = method.rollout.temperature
         self.teacher: Teacher | None = make_teacher(method.sdft.teacher, student)
         self._method = method
@@ -86,7 +87,7 @@ class Sdft:
 
     def shared(self, items: Sequence[Item]) -> int:
         """A system message, tools."""
-        return common_prefix([item.example.teacher for item in items])
+        return common_prefix([item.example.teacher for item in items]) if self._packs else 0
 
 
 class Sft:
@@ -97,8 +98,8 @@ class Sft:
     temperature = 1.0
     teacher: Teacher | None = None
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, student: LanguageModel) -> None:
+        self._device, self._packs = student.device, student.packs
 
     def items(self, batch: Sequence[Example], rows: Sequence[int], student: LanguageModel, step: int) -> list[Item]:  # noqa: ARG002
         """Returns the demonstrations."""
@@ -115,9 +116,9 @@ class Sft:
 
     def shared(self, items: Sequence[Item]) -> int:
         """A system message, tools."""
-        return common_prefix([item.example.student for item in items])
+        return common_prefix([item.example.student for item in items]) if self._packs else 0
 
 
 def make_objective(method: Method, student: LanguageModel) -> Objective:
     """Returns the method's objective; a teacher starts with the student's present weights."""
-    return Sft(student.device) if method.type == "SFT" else Sdft(method, student)
+    return Sft(student) if method.type == "SFT" else Sdft(method, student)

@@ -45,7 +45,8 @@ class GainMeasurement(Document):
     control: SuiteScores
     """With another question's."""
     nats: dict[str, float]
-    """Mean negative log-probability of the right answers, nats per token, by `student`, `teacher` and `control`."""
+    """Mean negative log-probability of the right answers, nats per token, by `student`, `teacher` and `control`; empty
+    where no right answer is written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,10 @@ class GainQuestions:
         """Returns the question whose demonstration is shown for the control: the next one."""
         return self.records[(self.records.index(record) + 1) % len(self.records)]
 
+    def with_right_answers(self) -> list[Record]:
+        """Returns the questions with an answer that can be read: a pattern is none."""
+        return [each for each in self.records if each.completion or (each.grader or self.grader) != "regex"]
+
     def shown(self, record: Record, choice: Demonstration) -> str | None:
         """Returns the demonstration under which the teacher is measured: what it will be shown in training."""
         if choice is Demonstration.EMPTY:
@@ -68,12 +73,19 @@ class GainQuestions:
         return (self.other(record) if choice is Demonstration.SHUFFLED else record).demonstration
 
 
-def measure(work: Workplace, name: str, model: LanguageModel, suites: Sequence[Suite]) -> Measurement:
-    """Returns the scores of a model; `name` ("before", "after") is the file of the run that keeps them."""
+def measure(
+    work: Workplace, name: str, model: LanguageModel, suites: Sequence[Suite],
+    *, ready: Callable[[], None] = lambda: None,
+) -> Measurement:  # fmt: skip
+    """Returns the scores of a model; `name` ("before", "after") is the file of the run that keeps them.
+
+    `ready` is called before they are kept, and returns when the model itself cannot be lost any more.
+    """
 
     def make() -> bytes:
         start = time.monotonic()
         scores = score(suites, run_answerer(work, model, student_messages))
+        ready()
         return Measurement(seconds=time.monotonic() - start, scores=scores).dump_json().encode()
 
     return Measurement.parse_json(work.kept(f"{name}.json", make))
@@ -114,7 +126,8 @@ def measure_gain(
         student = ask(student_messages) if questions.places is None else held_out.at(questions.places)
         teacher, control = ask(views["teacher"]), ask(views["control"])
         limit = work.config.method.rollout.max_new_tokens
-        nats = {name: _answer_nats(model, questions.records, view, limit) for name, view in views.items()}
+        told = questions.with_right_answers()
+        nats = {name: _answer_nats(model, told, view, limit) for name, view in views.items()} if told else {}
         seconds = time.monotonic() - start
         measured = GainMeasurement(seconds=seconds, student=student, teacher=teacher, control=control, nats=nats)
         return measured.dump_json().encode()

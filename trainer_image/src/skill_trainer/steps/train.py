@@ -76,7 +76,8 @@ def _train(work: Workplace) -> Outcome:
         fitted = fit(work, model, examples, ground.suites, before.scores, uploads=uploads)
         model.round_to_stored(ground.parent)
         work.tell(stage=Stage.EVALUATING)
-        after = measure(work, "after", model, ground.suites)
+        # Kept only when the weights are: an attempt that trains again may, on a GPU, come to others.
+        after = measure(work, "after", model, ground.suites, ready=uploads.wait)
     evaluation = _evaluate(work, ground.suites, gain, before, after, fitted=fitted)
     rows = side_by_side(ground.suites, before.scores, after.scores)
     seconds = {"before": before.seconds, "after": after.seconds}

@@ -109,8 +109,9 @@ class Watch:
         start = time.perf_counter()
         with self._layout.gathered():
             scores = score(self._suites, run_answerer(self._work, self._model, student_messages))
-        seconds = {**report.seconds, "probe": time.perf_counter() - start}
-        return replace(report, probe=make_probe(self._before, scores), seconds=seconds)
+        # The first one's verdict holds in every process: a grader that gives up after a second need not agree.
+        probe = self._work.crew.first(lambda: make_probe(self._before, scores))
+        return replace(report, probe=probe, seconds={**report.seconds, "probe": time.perf_counter() - start})
 
     def _alarmed(self, history: Sequence[StepReport], report: StepReport) -> StepReport:
         return replace(report, alarms=look(self._watched([*history[:-1], report])))
@@ -136,6 +137,7 @@ class Watch:
         news: dict[str, object] = {"alarms": alarms} if (alarms := all_alarms(history)) else {}
         if probe := history[-1].probe:
             watched = self._watched(history)
+            news["seconds"] = {"probe": history[-1].seconds["probe"]}
             news["scores"] = {
                 "probe_new_skill": probe.scores()[watched.skill], "probe_retention": worst_retention(watched, probe),
             }  # fmt: skip
