@@ -95,6 +95,16 @@ def test_a_run_that_went_back_forgets_what_came_later(run: Run, state: Path):
     assert run.checkpoints() == [75]
 
 
+def test_a_finished_run_keeps_no_checkpoints(run: Run, place: Folder | Bucket, state: Path):
+    run.put("result.json", b"{}")
+    for step in (50, 100):
+        run.save_checkpoint(step, state, keep=2)
+    run.remove_checkpoints()
+    assert run.checkpoints() == []
+    assert run.get("result.json") == b"{}"
+    run.remove_checkpoints()
+
+
 def test_saving_a_step_again_mixes_nothing(run: Run, place: Folder | Bucket, state: Path, tmp_path: Path):
     run.save_checkpoint(50, state, keep=2)
     (state / "empty").unlink()

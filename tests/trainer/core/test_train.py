@@ -13,6 +13,7 @@ from skill_contract.outcome import Result
 from skill_contract.progress import Stage
 from skill_store.folder import FolderStore
 from skill_store.repository import Repository
+from skill_store.runs import Run
 from skill_trainer.errors import ConfigInvalid, OutOfMemory, Preempted
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import LanguageModel
@@ -21,7 +22,7 @@ from skill_trainer.rollout import greedy
 from skill_trainer.steps.check import check
 from skill_trainer.steps.publish import REPORTS
 from skill_trainer.steps.stopping import Stop
-from skill_trainer.steps.train import rejection
+from skill_trainer.steps.train import RESULT, rejection
 from tests.trainer.core.conftest import CPU, Listener, workplace
 
 
@@ -77,23 +78,40 @@ def test_the_stored_suite_brings_back_the_questions_and_their_grader(config, run
 def test_running_again_returns_the_stored_result_without_work(config, run_train):
     settings, listener = config(), Listener()
     first = run_train(settings)
+    run = Repository(settings.model.uri).run(settings.update.uid)
+    assert run.checkpoints() == [], "a run that has its result needs none any more"
     assert run_train(settings, listener) == first
     assert listener.news == []
 
 
-@pytest.mark.parametrize("lost", [["result.json"], ["result.json", "golden.json", "report.html"]])
-def test_a_restart_at_the_end_publishes_no_second_version(config, run_train, tmp_path, lost):
-    settings = config()
-    first = run_train(settings)
-    for name in lost:
-        (tmp_path / "repository/runs/uid-1" / name).unlink()
-    again = run_train(settings)
-    assert again == first
-    assert len(list((tmp_path / "repository/versions").iterdir())) == 2
-
-
 class Crash(BaseException):
     """What no handler of ours sees, as SIGKILL."""
+
+
+@pytest.fixture
+def published_in_vain(config, run_train, tmp_path, monkeypatch):
+    """An attempt has published its version and died before it could say so; returns the version's name."""
+    put = Run.put
+
+    def put_or_die(self, name, data):
+        if name == RESULT:
+            raise Crash
+        put(self, name, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "put", put_or_die)
+        with pytest.raises(Crash):
+            run_train(config())
+    (published,) = (tmp_path / "repository/versions").glob("000001-*")
+    return published.name
+
+
+@pytest.mark.parametrize("lost", [[], ["golden.json", "report.html"]])
+def test_a_restart_at_the_end_publishes_no_second_version(config, run_train, tmp_path, published_in_vain, lost):
+    for name in lost:
+        (tmp_path / "repository/runs/uid-1" / name).unlink()
+    assert run_train(config()).version == published_in_vain
+    assert len(list((tmp_path / "repository/versions").iterdir())) == 2
 
 
 def test_a_crash_after_any_write_ends_in_one_version(config, run_train, tmp_path, monkeypatch):
@@ -164,13 +182,10 @@ def test_preempted_and_resumed_gives_the_weights_of_an_uninterrupted_run(config,
     assert weights[0] == weights[1]
 
 
-def test_a_damaged_checkpoint_is_passed_over(config, run_train, tmp_path):
-    settings = config()
-    whole = run_train(settings)
-    (tmp_path / "repository/runs/uid-1/result.json").unlink()
+def test_a_damaged_checkpoint_is_passed_over(config, run_train, tmp_path, published_in_vain):
     (tmp_path / "repository/runs/uid-1/step-000004/student.safetensors").write_bytes(b"x" * 100)
     listener = Listener()
-    assert run_train(settings, listener) == whole
+    assert run_train(config(), listener).version == published_in_vain
     assert listener.all("step") == [3, 4]
 
 
@@ -236,13 +251,10 @@ def test_of_two_first_attempts_the_faster_one_fixes_where_the_run_begins(config,
     assert work.run.get("origin.json") == b"the faster one's"
 
 
-def test_a_checkpoint_with_a_lost_part_is_passed_over(config, run_train, tmp_path):
-    settings = config()
-    whole = run_train(settings)
-    (tmp_path / "repository/runs/uid-1/result.json").unlink()
+def test_a_checkpoint_with_a_lost_part_is_passed_over(config, run_train, tmp_path, published_in_vain):
     (tmp_path / "repository/runs/uid-1/step-000004/optimizer.safetensors").unlink()
     listener = Listener()
-    assert run_train(settings, listener) == whole
+    assert run_train(config(), listener).version == published_in_vain
     assert listener.all("step") == [3, 4]
 
 

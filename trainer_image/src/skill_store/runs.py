@@ -90,6 +90,10 @@ class Run:
             layout.checked_path(file.path)
         transfer.download(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
 
+    def remove_checkpoints(self) -> None:
+        """Removes all checkpoints, complete or not: for a run that has its result, and needs none any more."""
+        self._remove(list(self._by_step()))
+
     def _manifest_key(self, step: int) -> str:
         return layout.checkpoint_folder(self._uid, step) + layout.MANIFEST
 

@@ -41,11 +41,14 @@ RESULT = "result.json"
 def train_step(work: Workplace) -> Outcome:
     """Returns `Published` with the version, or Rejected with the gate's reason. Says the same again when run again.
 
+    A run that has its result keeps no checkpoints: 16 bytes a weight each, for nobody.
+
     Raises:
         TrainerError, DataError, StoreError: as `check` does; Diverged, Preempted.
         OutOfMemory: where a GPU is too small.
     """
     if stored := work.crew.first(lambda: work.run.get(RESULT)):
+        work.crew.first(work.run.remove_checkpoints)
         return Outcome.parse_json(stored)
     try:
         outcome = _train(work)
@@ -55,7 +58,8 @@ def train_step(work: Workplace) -> Outcome:
             f"the GPU is full at {peak:.1f} GiB: ask for a larger one, or lower method.rollout.maxNewTokens or "
             "method.batchSize"
         ) from error
-    work.crew.first(lambda: work.run.put(RESULT, outcome.dump_json().encode()))  # last: all the rest is there
+    work.crew.first(lambda: work.run.put(RESULT, outcome.dump_json().encode()))  # all the rest is there
+    work.crew.first(work.run.remove_checkpoints)
     return outcome
 
 
