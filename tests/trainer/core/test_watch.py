@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from skill_contract.evaluation import Action, Signature
 from skill_contract.manifest import Manifest
 from skill_contract.spec import Gates
+from skill_store.runs import Run
 from skill_trainer.errors import Preempted
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
@@ -56,6 +57,12 @@ def canaries(tiny_llama_dir: Path, tmp_path: Path):
     return make
 
 
+@pytest.fixture
+def checkpoints_stay(monkeypatch):
+    """A finished run removes its checkpoints; these tests want to look into them."""
+    monkeypatch.setattr(Run, "remove_checkpoints", lambda _: None)
+
+
 def short(**settings):
     """Steps that are quick, on answers of four tokens."""
     return method(**{"rollout": {"maxNewTokens": 4}, "sdft": {"skipTokens": 0}, **settings}).dump()
@@ -82,6 +89,7 @@ class StopsAt(Listener):
             self.stop.request()
 
 
+@pytest.mark.usefixtures("checkpoints_stay")
 def test_the_best_state_is_published_and_a_run_killed_at_any_step_ends_with_the_same(
     canaries, config, run_train, tmp_path
 ):
@@ -128,6 +136,7 @@ def test_the_best_state_is_published_and_a_run_killed_at_any_step_ends_with_the_
     assert [point["step"] for point in report["series"] if point["scores"]] == [2, 4, 6, 7]
 
 
+@pytest.mark.usefixtures("checkpoints_stay")
 def test_without_probes_the_last_state_is_published(canaries, config, run_train, tmp_path):
     settings = canaries(
         config, method=short(steps=4), gates={"monitors": {"everySteps": 0}, "retention": {"maxDrop": "1"}},
