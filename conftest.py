@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy is no defect: what takes long has pytest's timeout.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.seaweedfs", "tests.smollm2", "tests.e2e.fixtures"]
 
