@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,19 @@ def config(tiny_llama_dir: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
         return TrainConfig.parse({**document, **parts})
 
     return make
+
+
+def rows_alone(model: LanguageModel, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> torch.Tensor:
+    """What `hidden_rows` returns, by a pass of the network's own for each sequence alone."""
+    passes = (model.network.base_model(input_ids=torch.tensor([each])).last_hidden_state[0] for each in sequences)
+    return torch.cat([hidden_TD[start:] for hidden_TD, start in zip(passes, first, strict=True)])
+
+
+def gradients(model: LanguageModel, rows: torch.Tensor, direction: torch.Tensor) -> list[torch.Tensor]:
+    """The gradients of all layers when the rows are pulled into a direction."""
+    model.network.zero_grad()
+    (rows * direction).sum().backward()
+    return [parameter.grad for parameter in model.network.base_model.parameters()]
 
 
 class Listener:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from skill_trainer.errors import ModelInvalid
 from skill_trainer.model import ChatTokenizer, LanguageModel, common_prefix, stored_dtype
-from tests.trainer.core.conftest import CPU, examples, method
+from tests.trainer.core.conftest import CPU, examples, gradients, method, rows_alone
 
 
 @pytest.fixture
@@ -48,17 +48,10 @@ def test_a_shared_beginning_changes_neither_hidden_states_nor_gradients(tiny):
     assert shared > 64, "the test must meet the shared path"
     direction = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
 
-    def gradients(rows):
-        tiny.network.zero_grad()
-        (rows * direction).sum().backward()
-        return [parameter.grad.clone() for parameter in tiny.parameters()]
-
-    together = tiny.hidden_rows(sequences, first)
-    alone = torch.cat(
-        [tiny.network.base_model(input_ids=torch.tensor([each])).last_hidden_state[0, -2:] for each in sequences]
-    )
+    together, alone = tiny.hidden_rows(sequences, first), rows_alone(tiny, sequences, first)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    for got, expected in zip(gradients(together), gradients(alone), strict=True):
+    both = (gradients(tiny, rows, direction) for rows in (together, alone))
+    for got, expected in zip(*both, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 

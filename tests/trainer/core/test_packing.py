@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 
 from skill_trainer.model import LanguageModel
 from skill_trainer.packing import PACKED, Packing
-from tests.trainer.core.conftest import CPU
+from tests.trainer.core.conftest import CPU, gradients, rows_alone
 
 SHAPE = {
     "vocab_size": 2048, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -45,17 +45,10 @@ def test_a_row_gives_what_each_sequence_gives_alone(kind, sequences, tiny):
     first = [len(sequence) - 1 for sequence in sequences]
     direction_D = torch.randn(32, generator=torch.Generator().manual_seed(1))
 
-    def gradients(rows):
-        model.network.zero_grad()
-        (rows * direction_D).sum().backward()
-        return [parameter.grad for parameter in model.network.base_model.parameters()]
-
-    together = model.hidden_rows(sequences, first)
-    alone = torch.cat(
-        [model.network.base_model(input_ids=torch.tensor([each])).last_hidden_state[0, -1:] for each in sequences]
-    )
+    together, alone = model.hidden_rows(sequences, first), rows_alone(model, sequences, first)
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
-    for got, expected in zip(gradients(together), gradients(alone), strict=True):
+    both = (gradients(model, rows, direction_D) for rows in (together, alone))
+    for got, expected in zip(*both, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
