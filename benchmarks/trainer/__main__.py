@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tests.smollm2 import smollm2
 
-from benchmarks.trainer.floor import matmul_rate, operations
+from benchmarks.trainer.floor import Floor, Machine, least
 from benchmarks.trainer.models import with_vocabulary
 from benchmarks.trainer.workload import Run, Setting, Step
 
@@ -42,8 +42,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, SmolLM2-135M, fp32\n")
     parts = " | ".join(PARTS)
-    print(f"| batch x new tokens | | s/step | {parts} | tokens/s | peak GB | floor |")
-    print("| --- " * 11 + "|")
+    print(f"| batch x new tokens | | s/step | {parts} | tokens/s | peak GB | products | roofline |")
+    print("| --- " * 12 + "|")
     for setting in SETTINGS:
         if not options.only or setting.name in options.only:
             _compare(setting, options.out, options.threads)
@@ -51,16 +51,17 @@ def main() -> None:
 
 def _compare(setting: Setting, out: Path, threads: int) -> None:
     model = with_vocabulary(smollm2(), setting.vocabulary, out)
-    rate = matmul_rate()
+    machine = Machine.measured()  # anew each time: a shared machine is not equally fast all the time
     theirs = _run("peer", model, setting, out, threads)
     ours = _run("ours", model, setting, out, threads, replay=out / f"{setting.name} peer.json")
-    floor = operations(model, setting, ours.steps) / rate
+    floor = least(model, setting, ours.steps, machine)
     for name, run in (("TRL", theirs), ("ours", ours)):
         print(_row(setting.name, name, run, floor))
     apart = max(abs(a.loss - b.loss) for a, b in zip(ours.steps, theirs.steps, strict=True))
     print(
         f"| | **ratio** | **{_seconds(theirs) / _seconds(ours):.2f}** | | | | | | | "
-        f"**{ours.peak_bytes / theirs.peak_bytes:.2f}** | {rate / 1e9:.0f} GFLOP/s; losses within {apart:.1e} |",
+        f"**{ours.peak_bytes / theirs.peak_bytes:.2f}** | {machine.rate / 1e9:.0f} GFLOP/s | "
+        f"{machine.bandwidth / 1e9:.0f} GB/s; losses within {apart:.1e} |",
         flush=True,
     )
 
@@ -87,14 +88,14 @@ def _seconds(run: Run) -> float:
     return sum(step.seconds for step in _measured(run)) / len(_measured(run))
 
 
-def _row(setting: str, name: str, run: Run, floor: float) -> str:
+def _row(setting: str, name: str, run: Run, floor: Floor) -> str:
     steps = _measured(run)
     parts = [sum(step.parts[part] for step in steps) / len(steps) for part in PARTS]
     answered = sum(len(answer) for step in steps for answer in step.answers) / sum(step.seconds for step in steps)
     cells = [f"{seconds:.2f}" for seconds in (_seconds(run), *parts)]
     return (
         f"| {setting} | {name} | {' | '.join(cells)} | {answered:.0f} | {run.peak_bytes / 1e9:.2f} | "
-        f"{floor / _seconds(run):.0%} |"
+        f"{floor.products / _seconds(run):.0%} | {floor.roofline / _seconds(run):.0%} |"
     )
 
 

@@ -1,15 +1,18 @@
-"""What a step must compute at least, and how fast this machine multiplies matrices: the floor under any trainer's time.
+"""What a step must compute and read at least, and how fast this machine does both: the floor under any trainer's time.
 
 Counted are the products of weights and tokens (two operations for each number of a matrix), and attention's own. The
-prefix that all prompts share counts once, padding never. Everything else (norms, rotations, softmax, the optimiser) and
-the time that memory takes counts as nothing: a floor, not a goal that can be reached.
+prefix that all prompts share counts once, padding never. Everything else (norms, rotations, softmax, the optimiser)
+counts as nothing: a floor, not a goal that can be reached.
+
+Each token of an answer needs all weights once more, however few rows there are, so the floor under generation is the
+time of its products or that of reading the weights, whichever is longer (the roofline model, Williams et al. 2009).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,35 +51,69 @@ class Sizes:
         return 2 * tokens * self.body + 4 * seen * self.width * self.layers + 2 * rows * self.head
 
 
-def operations(folder: Path, setting: Setting, steps: Sequence[Step]) -> float:
-    """Returns the floating-point operations of an average step."""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine can do."""
+
+    rate: float
+    """Operations per second of large products in fp32."""
+    bandwidth: float
+    """Bytes per second that it reads."""
+
+    @classmethod
+    def measured(cls) -> Machine:
+        """Returns the best rates that are seen, over the libraries that PyTorch multiplies with."""
+        a, b, many = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE), torch.randn(READ)
+        products: list[Callable[[], object]] = [lambda: a @ b]
+        if torch.backends.mkldnn.is_available():
+            products.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))  # noqa: SLF001
+        return cls(2 * SIZE**3 / min(map(_seconds, products)), 4 * READ / _seconds(many.sum))
+
+
+SIZE, READ, REPEATS = 2048, 2**27, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The least seconds of a step."""
+
+    products: float
+    """Of the products alone, at the machine's best rate."""
+    roofline: float
+    """The same, but generation not faster than its weights can be read."""
+
+
+def least(folder: Path, setting: Setting, steps: Sequence[Step], machine: Machine) -> Floor:
+    """Returns the floor under an average step."""
     examples = make_examples(records(setting.batch * len(steps)), setting.method(), ChatTokenizer.load(folder))
     sizes = Sizes.of(folder, setting.vocabulary)
     batches = (examples[start : start + setting.batch] for start in range(0, len(examples), setting.batch))
     each = [
-        _step(sizes, batch, [len(answer) for answer in step.answers])
+        _step(sizes, batch, [len(answer) for answer in step.answers], machine)
         for batch, step in zip(batches, steps, strict=True)
     ]
-    return sum(each) / len(each)
+    return Floor(*(sum(seconds) / len(each) for seconds in zip(*each, strict=True)))
 
 
-def _step(sizes: Sizes, batch: Sequence[Example], answers: Sequence[int]) -> float:
-    student = [len(example.student) + answer for example, answer in zip(batch, answers, strict=True)]
+def _step(sizes: Sizes, batch: Sequence[Example], answers: Sequence[int], machine: Machine) -> tuple[float, float]:
+    """Returns the least seconds by products alone, and by the roofline."""
+    prompts = [len(example.student) for example in batch]
+    student = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     teacher = [len(example.teacher) + answer for example, answer in zip(batch, answers, strict=True)]
     own, seen = common_prefix([each.student for each in batch]), common_prefix([each.teacher for each in batch])
     rows = sum(max(0, answer - SKIP) for answer in answers)
-    generate = sizes.forward(student, own, sum(answers))
-    return generate + sizes.forward(teacher, seen, rows) + 3 * sizes.forward(student, own, rows)
+    learn = (sizes.forward(teacher, seen, rows) + 3 * sizes.forward(student, own, rows)) / machine.rate
+    generate = sizes.forward(student, own, sum(answers)) / machine.rate
+    prefill = sizes.forward(prompts, own, len(prompts)) / machine.rate
+    decode = (max(answers) - 1) * 4 * (sizes.body + sizes.head) / machine.bandwidth
+    return learn + generate, learn + max(generate, prefill + decode)
 
 
-def matmul_rate(size: int = 2048, repeats: int = 8) -> float:
-    """Returns the best rate of a square product in fp32, in operations per second."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    best = min(_seconds(a, b) for _ in range(repeats))
-    return 2 * size**3 / best
-
-
-def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
-    start = time.perf_counter()
-    a @ b
-    return time.perf_counter() - start
+def _seconds(work: Callable[[], object]) -> float:
+    """Returns the shortest of a few times."""
+    took: list[float] = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - start)
+    return min(took)

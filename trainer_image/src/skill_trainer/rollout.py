@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skill_trainer.blocked_weights import blocked_weights
 from skill_trainer.model import LanguageModel
 
 BATCH_ROWS = 32
@@ -74,11 +75,12 @@ def greedy(
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_rows):
-        rows = order[start : start + batch_rows]
-        batch = generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
-        answers.update(zip(rows, batch, strict=True))
-        between()
+    with blocked_weights(model.network):  # once for all batches
+        for start in range(0, len(order), batch_rows):
+            rows = order[start : start + batch_rows]
+            batch = generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
+            answers.update(zip(rows, batch, strict=True))
+            between()
     return [answers[index] for index in range(len(prompts))]
 
 
@@ -90,8 +92,16 @@ def _most_probable(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:  #
 def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: Choose
 ) -> list[Answer]:
+    """Returns an answer per prompt, token by token as `choose` takes them from the model's logits."""
     if not prompts:
         return []
+    with blocked_weights(model.network):
+        return _generate(model, prompts, max_new_tokens, choose)
+
+
+def _generate(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, choose: Choose
+) -> list[Answer]:
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     margins: list[float] = [math.inf] * len(prompts)
