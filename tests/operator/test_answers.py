@@ -15,8 +15,9 @@ from skill_operator.actions import Action, ApplyWeights, CreateJob
 from skill_operator.api import Reason, parse
 from skill_operator.kube import Kube
 from skill_operator.metrics import Metrics
-from skill_operator.reconcile import Key, Reconciler, World
+from skill_operator.reconcile import Reconciler, World
 from skill_operator.settings import Settings
+from skill_operator.sight import Key
 from skill_operator.trainer_client import TrainerClient
 from tests.operator import raw
 

@@ -25,8 +25,8 @@ from skill_operator.api import (
 )
 from skill_operator.conditions import is_settled
 from skill_operator.kube import SKILL_UPDATES
-from skill_operator.reading import model_key
-from skill_operator.reconcile import Key, Reconciler, World
+from skill_operator.reconcile import Reconciler, World
+from skill_operator.sight import Key
 
 logger = logging.getLogger(__name__)
 Body = Mapping[str, Any]
@@ -39,31 +39,34 @@ class Desk:
         self._world = world
         self._reconcilers: dict[str, Reconciler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._models: dict[str, str] = {}
 
     def attend(self, body: Body, *, is_gone: bool) -> None:
         """Takes an update's event: starts its reconciler where there is work, and wakes whoever waits for it."""
-        metadata = body["metadata"]
+        metadata, spec = body["metadata"], body.get("spec") or {}
         uid, settled = metadata["uid"], is_settled(body)
-        model = model_key(((body.get("spec") or {}).get("model") or {}).get("uri", ""))
         self._world.metrics.seen(uid, None if is_gone else (body.get("status") or {}).get("phase") or "Pending")
+        if is_gone:
+            self._world.neighbours.drop(uid)
+        else:
+            self._world.neighbours.take(body)
         if uid in self._reconcilers:
-            self._reconcilers[uid].wake.set()
+            self.notice(uid, body, is_gone=is_gone)
         elif not settled and not is_gone:
-            self._start(Key(metadata["namespace"], metadata["name"], uid), model)
-        if is_gone or settled or (body.get("spec") or {}).get("suspend"):
-            self._wake_queue(model, uid)
+            self._start(Key(metadata["namespace"], metadata["name"], uid))
+        if is_gone or settled or spec.get("suspend"):
+            self._wake_queue((spec.get("model") or {}).get("uri", ""), uid)
 
-    def wake(self, uid: str) -> None:
-        """Takes an event of a child."""
+    def notice(self, uid: str, body: Body, *, is_gone: bool) -> None:
+        """Takes an event of an update or of one of its children."""
         if uid in self._reconcilers:
-            self._reconcilers[uid].wake.set()
+            self._reconcilers[uid].lookout.notice(*_version(body, is_gone=is_gone))
 
-    def wake_rolling(self, target: str) -> None:
-        """Takes an event of a Deployment, `namespace/name`."""
+    def notice_target(self, body: Body, *, is_gone: bool) -> None:
+        """Takes an event of a Deployment: some update may roll it, or wait for it."""
+        target = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
         for reconciler in self._reconcilers.values():
-            if target in reconciler.targets:
-                reconciler.wake.set()
+            if reconciler.lookout.target == target:
+                reconciler.lookout.notice(*_version(body, is_gone=is_gone))
 
     async def close(self) -> None:
         """Ends all work where it stands: whatever is half done, the next start sees and finishes."""
@@ -72,15 +75,14 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _wake_queue(self, model: str, but: str) -> None:
-        for uid, waiting in self._models.items():
-            if waiting == model and uid != but:
-                self.wake(uid)
+    def _wake_queue(self, uri: str, but: str) -> None:
+        for other in self._world.neighbours.of(uri):
+            if other.uid != but and other.uid in self._reconcilers:
+                self._reconcilers[other.uid].lookout.wake.set()
 
-    def _start(self, key: Key, model: str) -> None:
+    def _start(self, key: Key) -> None:
         reconciler = Reconciler(self._world, key)
         self._reconcilers[key.uid] = reconciler
-        self._models[key.uid] = model
         task = asyncio.create_task(self._work(reconciler), name=f"{key.namespace}/{key.name}")
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
@@ -92,9 +94,13 @@ class Desk:
             await reconciler.run()
         finally:
             del self._reconcilers[key.uid]
-            del self._models[key.uid]
             self._world.metrics.forget(key.namespace, key.name)
             self._world.metrics.active.set(len(self._reconcilers))
+
+
+def _version(body: Body, *, is_gone: bool) -> tuple[str, str]:
+    metadata = body["metadata"]
+    return metadata["uid"], "" if is_gone else metadata["resourceVersion"]
 
 
 def registry(world: World) -> kopf.OperatorRegistry:
@@ -119,17 +125,19 @@ def registry(world: World) -> kopf.OperatorRegistry:
         noted("SkillUpdate")
         desk.attend(event["object"], is_gone=event["type"] == "DELETED")
 
-    async def child(body: Body, **_: Any) -> None:
+    async def child(event: Any, **_: Any) -> None:
         noted("child")
-        desk.wake((body["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL, ""))
+        body = event["object"]
+        uid = (body["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL, "")
+        desk.notice(uid, body, is_gone=event["type"] == "DELETED")
 
     kopf.on.event("batch", "v1", "jobs", id="job", registry=handlers)(child)
     kopf.on.event("", "v1", "pods", id="pod", registry=handlers)(child)
 
     @kopf.on.event("apps", "v1", "deployments", id="deployment", registry=handlers)
-    async def deployment(namespace: str | None, name: str | None, **_: Any) -> None:
+    async def deployment(event: Any, **_: Any) -> None:
         noted("Deployment")
-        desk.wake_rolling(f"{namespace}/{name}")
+        desk.notice_target(event["object"], is_gone=event["type"] == "DELETED")
 
     @kopf.on.login(id="login", registry=handlers)
     async def login(**kwargs: Any) -> Any:

@@ -94,10 +94,11 @@ class Kube:
         except Missing:
             return None
 
-    async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Object]:
-        """Returns all objects of a kind in a namespace (None: in all) that a label selector picks."""
+    async def list(self, kind: Kind, namespace: str | None, selector: str = "", *, fields: str = "") -> list[Object]:
+        """Returns all objects of a kind in a namespace (None: in all) that a label and a field selector pick."""
         items: list[Object] = []
-        query: dict[str, str | int] = {"limit": PAGE} | ({"labelSelector": selector} if selector else {})
+        query: dict[str, str | int] = {"limit": PAGE}
+        query |= {name: value for name, value in (("labelSelector", selector), ("fieldSelector", fields)) if value}
         while True:
             page = await self._request("GET", kind.path(namespace), query)
             items += page["items"]

@@ -10,10 +10,9 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from skill_contract.step import Step
 from skill_operator import kube
 from skill_operator.actions import (
     Action,
@@ -36,18 +35,17 @@ from skill_operator.api import (
     ConditionType,
     Reason,
     SkillUpdate,
-    parse,
     to_unix,
 )
 from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, PODS, SKILL_UPDATES, Kube
 from skill_operator.manifests.serving import weights_patch
 from skill_operator.metrics import Metrics
 from skill_operator.names import event_name
-from skill_operator.observed import Neighbour, Observed, StepJob
-from skill_operator.plan import Plan, needs_neighbours, plan
-from skill_operator.reading import neighbour, selector, step_jobs, target
+from skill_operator.neighbours import Neighbours
+from skill_operator.plan import Plan, plan
 from skill_operator.settings import Settings
-from skill_operator.status import is_reverting, merge_patch, read
+from skill_operator.sight import Gone, Key, Lookout, Sight, running_trainer
+from skill_operator.status import merge_patch, read
 from skill_operator.trainer_client import TrainerClient
 
 logger = logging.getLogger(__name__)
@@ -61,10 +59,6 @@ _NOTE_BYTES = 1024
 """events.k8s.io/v1 Event.note, "at most 1kB"."""
 
 
-class Gone(Exception):  # noqa: N818 - not an error
-    """The update does not exist any more."""
-
-
 @dataclass(slots=True)
 class World:
     """What passes share."""
@@ -73,15 +67,7 @@ class World:
     kube: Kube
     trainers: TrainerClient
     metrics: Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which object: a re-created one of the same name is another."""
-
-    namespace: str
-    name: str
-    uid: str
+    neighbours: Neighbours = field(default_factory=Neighbours)
 
 
 class Reconciler:
@@ -90,9 +76,7 @@ class Reconciler:
     def __init__(self, world: World, key: Key) -> None:
         self.world = world
         self.key = key
-        self.wake = asyncio.Event()
-        self.targets: set[str] = set()
-        """`namespace/name` of the Deployments whose changes concern this update."""
+        self.lookout = Lookout(world.kube, world.neighbours, world.settings.watched, key)
         self._written = float("-inf")
         self._failures = 0
         self._told: set[str] = set()
@@ -100,11 +84,11 @@ class Reconciler:
     async def run(self) -> None:
         """Makes passes until nothing is left to do."""
         while True:
-            self.wake.clear()  # before looking, so that nothing that happens meanwhile is lost
+            self.lookout.wake.clear()  # before looking, so that nothing that happens meanwhile is lost
             pause = await self._guarded_pass()
-            if pause is None and not self.wake.is_set():
+            if pause is None and not self.lookout.wake.is_set():
                 return
-            await _first_of(self.wake, pause or 0)
+            await _first_of(self.lookout.wake, pause or 0)
 
     async def _guarded_pass(self) -> float | None:
         """Returns the seconds until the next pass, after a fault with growing pauses; None when all is done."""
@@ -134,65 +118,48 @@ class Reconciler:
         return pause
 
     def _backoff(self, first: float) -> float:
+        self.lookout.forget()
         self._failures += 1
         return random.uniform(0.5, 1) * min(60.0, first * 2.0 ** min(self._failures - 1, 10))
 
     async def one_pass(self) -> float | None:
         """Returns the seconds until the next pass, None when nothing is left to do.
 
+        What is remembered is enough to see that nothing is to be done, and to write mere progress; before anything
+        else there is a look.
+
         Raises:
             Gone: the object is not there any more.
             KubeError: the API server could not be asked, or somebody was faster.
         """
-        raw = await self._fetch()
-        update = parse(raw)
-        seen = await self.observe(update)
-        now = time.time()
-        planned = plan(update, seen, self.world.settings.images, now)
-        version, refusals = await self._apply(update, planned.actions)
+        sight = self.lookout.remembered()
+        if sight is not None:
+            planned = await self._plan(sight)
+            if not self._changes_something(sight.update, planned):
+                return await self._write(sight.update, sight.update.resource_version, planned)
+        sight = await self.lookout.look()
+        planned = await self._plan(sight)
+        version, refusals = await self._apply(sight.update, planned.actions)
         if refusals:
-            planned = plan(update, replace(seen, refusals=refusals), self.world.settings.images, now)
-        return await self._write(update, version, planned)
+            planned = await self._plan(replace(sight, seen=replace(sight.seen, refusals=refusals)))
+        return await self._write(sight.update, version, planned)
 
-    async def _fetch(self) -> Mapping[str, Any]:
-        raw = await self.world.kube.find(SKILL_UPDATES, self.key.namespace, self.key.name)
-        if raw is None or raw["metadata"]["uid"] != self.key.uid:
-            raise Gone
-        return raw
+    async def _plan(self, sight: Sight) -> Plan:
+        trainer = running_trainer(sight.seen)
+        progress = await self.world.trainers.progress(trainer) if trainer else None
+        seen = replace(sight.seen, progress=progress)
+        return plan(sight.update, seen, self.world.settings.images, time.time())
 
-    async def observe(self, update: SkillUpdate) -> Observed:
-        """Returns what there is to see; every read is fresh, so that the plan sees what the last pass did."""
-        api, namespace = self.world.kube, update.namespace
-        own = f"{UPDATE_UID_LABEL}={update.uid}"
-        # Jobs first: a Job that is seen complete has its pods' last words in any later list of pods.
-        raw_jobs = await api.list(JOBS, namespace, own)
-        jobs = step_jobs(raw_jobs, await api.list(PODS, namespace, own) if raw_jobs else [])
-        observed = Observed(jobs=jobs)
-        trainer = _running_trainer(jobs)
-        if trainer:
-            observed = replace(observed, progress=await self.world.trainers.progress(trainer))
-        if needs_neighbours(update, observed):
-            observed = replace(observed, neighbours=await self._neighbours())
-        return await self._with_target(update, observed)
-
-    async def _neighbours(self) -> tuple[Neighbour, ...]:
-        watched: tuple[str | None, ...] = self.world.settings.watched or (None,)
-        raws = [raw for namespace in watched for raw in await self.world.kube.list(SKILL_UPDATES, namespace)]
-        return tuple(neighbour(raw) for raw in raws if is_reverting(raw) or not read(raw.get("status") or {}).is_final)
-
-    async def _with_target(self, update: SkillUpdate, observed: Observed) -> Observed:
-        serving = update.spec.serving if update.spec else None
-        if serving is None or (read(update.status).published is None and not _has_trained(observed)):
-            return observed
-        name = serving.target_ref.name
-        self.targets = {f"{update.namespace}/{name}"}
-        deployment = await self.world.kube.find(DEPLOYMENTS, update.namespace, name)
-        pods = await self.world.kube.list(PODS, update.namespace, selector(deployment)) if deployment else []
-        return replace(observed, target=target(deployment, pods, serving.container))
+    def _changes_something(self, update: SkillUpdate, planned: Plan) -> bool:
+        """Returns whether a plan does or says more than progress."""
+        untold = any(_event_name(update, news) not in self._told for news in planned.alerts)
+        return bool(planned.actions) or untold or _is_urgent(update.status, planned.status)
 
     async def _apply(self, update: SkillUpdate, actions: tuple[Action, ...]) -> tuple[str, tuple[Refusal, ...]]:
         """Returns the object's resourceVersion after the actions, and what was refused."""
         version, refusals = update.resource_version, []
+        if actions:
+            self.lookout.forget()
         for action in actions:
             try:
                 version = await self._carry_out(update, action, version)
@@ -269,9 +236,10 @@ class Reconciler:
             await self._tell(update, news)
         body = {"metadata": {"resourceVersion": version}, "status": patch}
         try:
-            await self.world.kube.patch(SKILL_UPDATES, update.namespace, update.name, body, part="status")
+            raw = await self.world.kube.patch(SKILL_UPDATES, update.namespace, update.name, body, part="status")
         except kube.Missing:
             raise Gone from None
+        self.lookout.wrote(raw)
         self._written = time.monotonic()
         self._report(update, planned)
         return planned.requeue_after
@@ -286,7 +254,7 @@ class Reconciler:
 
     async def _tell(self, update: SkillUpdate, news: News) -> None:
         """Posts an Event; the same news has the same name, so it is told once, by however many operators."""
-        name = event_name(update.name, update.uid, news.reason, news.message)
+        name = _event_name(update, news)
         if name in self._told:
             return
         self._told.add(name)
@@ -324,15 +292,8 @@ class _Occupied(Exception):  # noqa: N818 - carries a reason to `_apply`
         self.reason = reason
 
 
-def _running_trainer(jobs: tuple[StepJob, ...]) -> str:
-    train = max((job for job in jobs if job.step == Step.TRAIN), key=lambda job: job.run, default=None)
-    pod = next((pod for pod in train.pods if pod.running and pod.ip), None) if train else None
-    return pod.ip if pod else ""
-
-
-def _has_trained(observed: Observed) -> bool:
-    job = observed.job(Step.TRAIN)
-    return job is not None and job.complete
+def _event_name(update: SkillUpdate, news: News) -> str:
+    return event_name(update.name, update.uid, news.reason, news.message)
 
 
 def _is_urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -1,0 +1,189 @@
+"""What one update's task knows of the world, and whether that still holds.
+
+A look reads the update, its children and its target from the API server. Watches tell when something that a look has
+seen is not as it was; until then nothing is read again. Nothing is decided here, and nothing is ever done on what is
+merely remembered: `reconcile` looks first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from skill_contract.step import Step
+from skill_operator import kube
+from skill_operator.api import UPDATE_UID_LABEL, ConditionType, SkillUpdate, parse
+from skill_operator.kube import DEPLOYMENTS, JOBS, PODS, SKILL_UPDATES, Kube, Object
+from skill_operator.neighbours import Neighbours, of_model, of_target
+from skill_operator.observed import Observed, Target
+from skill_operator.plan import needs_neighbours
+from skill_operator.reading import selector, step_jobs, target
+from skill_operator.status import read
+
+
+class Gone(Exception):  # noqa: N818 - not an error
+    """The update does not exist any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which object: a re-created one of the same name is another."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look saw."""
+
+    update: SkillUpdate
+    seen: Observed
+
+
+class Lookout:
+    """Looks after one update's world: reads it, remembers it, hears of changes."""
+
+    def __init__(self, api: Kube, neighbours: Neighbours, namespaces: tuple[str, ...], key: Key) -> None:
+        self.key = key
+        self.wake = asyncio.Event()
+        """Set whenever there is something to think about."""
+        self.target = ""
+        """`namespace/name` of the Deployment whose changes concern this update; empty for none yet."""
+        self._api = api
+        self._neighbours = neighbours
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._sight: Sight | None = None
+        self._versions: dict[str, str] = {}
+        """By uid, the resourceVersion of every object that the look has read."""
+        self._noticed: dict[str, str] = {}
+        """The same, as events told since."""
+
+    def notice(self, uid: str, version: str) -> None:
+        """Takes an event of something that the update is made of; one of what has been seen already wakes nobody.
+
+        Args:
+            version: its resourceVersion; empty where it is gone.
+        """
+        if self._sight is None or self._versions.get(uid, "") != version:
+            self._noticed[uid] = version
+            self.wake.set()
+
+    def remembered(self) -> Sight | None:
+        """Returns what the last look saw, among the neighbours of now; None where it does not hold any more."""
+        noticed, self._noticed = self._noticed, {}
+        if any(self._versions.get(uid, "") != version for uid, version in noticed.items()):
+            self._sight = None
+        if self._sight is None or _is_rolling(self._sight.update):
+            return None
+        return self._among_neighbours(self._sight)
+
+    async def look(self) -> Sight:
+        """Returns what there is now.
+
+        Raises:
+            Gone: the update is not there any more.
+            KubeError: the API server could not be asked.
+        """
+        self._sight, self._versions = None, {}
+        update = parse(await self._update())
+        observed = await self._children()
+        observed = replace(observed, target=await self._serving(update, observed))
+        if needs_neighbours(update, observed):
+            await self._ask_for_neighbours(update)
+        self._sight = Sight(update, observed)
+        return self._among_neighbours(self._sight)
+
+    def wrote(self, raw: Object) -> None:
+        """Takes the update as a status write of our own left it: the event of that write tells nothing new."""
+        self._neighbours.take(raw)
+        self._versions |= _versions([raw])
+        if self._sight is not None:
+            after = replace(self._sight.update, resource_version=_version(raw), status=raw["status"])
+            self._sight = replace(self._sight, update=after)
+
+    def forget(self) -> None:
+        """After an act, or a fault in the middle, nothing needs to be as it was."""
+        self._sight = None
+
+    async def _update(self) -> Object:
+        raw = await self._api.find(SKILL_UPDATES, self.key.namespace, self.key.name)
+        if raw is None or raw["metadata"]["uid"] != self.key.uid:
+            self._neighbours.drop(self.key.uid)
+            raise Gone
+        self._versions |= _versions([raw])
+        return raw
+
+    async def _children(self) -> Observed:
+        own = f"{UPDATE_UID_LABEL}={self.key.uid}"
+        # Jobs first: a Job that is seen complete has its pods' last words in any later list of pods.
+        jobs = await self._api.list(JOBS, self.key.namespace, own)
+        pods = await self._api.list(PODS, self.key.namespace, own) if jobs else []
+        self._versions |= _versions([*jobs, *pods])
+        return Observed(jobs=step_jobs(jobs, pods))
+
+    async def _serving(self, update: SkillUpdate, observed: Observed) -> Target | None:
+        serving = update.spec.serving if update.spec else None
+        if serving is None or (read(update.status).published is None and not _has_trained(observed)):
+            return None
+        name = serving.target_ref.name
+        self.target = f"{update.namespace}/{name}"  # before reading: a change meanwhile is heard
+        deployment = await self._api.find(DEPLOYMENTS, update.namespace, name)
+        if deployment is None:
+            return None
+        self._versions |= _versions([deployment])
+        pods = await self._api.list(PODS, update.namespace, selector(deployment))
+        return target(deployment, pods, serving.container)
+
+    async def _ask_for_neighbours(self, update: SkillUpdate) -> None:
+        """Brings the neighbours up to date: the watch may lag, and two updates of one model must not begin at once."""
+        assert update.spec is not None, "asked by a plan that reads the spec"
+        for namespace in self._namespaces:
+            for fields in of_model(update.spec.model.uri):
+                await self._take(namespace, fields)
+        if update.spec.serving:
+            await self._take(update.namespace, of_target(update.spec.serving.target_ref.name))
+
+    async def _take(self, namespace: str | None, fields: str) -> None:
+        try:
+            raws = await self._api.list(SKILL_UPDATES, namespace, fields=fields)
+        except kube.Refused as error:
+            if error.code != 400:
+                raise
+            raws = await self._api.list(SKILL_UPDATES, namespace)  # a CRD from before its selectableFields
+        for raw in raws:
+            self._neighbours.take(raw)
+
+    def _among_neighbours(self, sight: Sight) -> Sight:
+        spec = sight.update.spec
+        if spec is None or not needs_neighbours(sight.update, sight.seen):
+            return sight
+        return replace(sight, seen=replace(sight.seen, neighbours=self._neighbours.of(spec.model.uri)))
+
+
+def running_trainer(observed: Observed) -> str:
+    """Returns the address of the pod that trains; empty where none does."""
+    job = observed.job(Step.TRAIN)
+    pod = next((pod for pod in job.pods if pod.running and pod.ip), None) if job else None
+    return pod.ip if pod else ""
+
+
+def _has_trained(observed: Observed) -> bool:
+    job = observed.job(Step.TRAIN)
+    return job is not None and job.complete
+
+
+def _is_rolling(update: SkillUpdate) -> bool:
+    """Returns whether serving pods are looked at: they have no label of ours, so that no watch tells of them."""
+    known = read(update.status)
+    return known.rollout is not None or known.is_true(ConditionType.TARGET_BUSY)
+
+
+def _versions(objects: Iterable[Object]) -> dict[str, str]:
+    return {raw["metadata"]["uid"]: _version(raw) for raw in objects}
+
+
+def _version(raw: Object) -> str:
+    return str(raw["metadata"]["resourceVersion"])
