@@ -58,6 +58,7 @@ CATALOGUE = {
     ),
     "coredns": Module({"coredns": "."}, "2 minutes"),
     "helm": Module({"helm": "helm.sh/helm/v3/cmd/helm"}, "2 minutes"),
+    "kwok": Module({"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, "3 minutes"),
     "pause": Module({"pause": "."}, "a few seconds"),
 }
 

@@ -30,7 +30,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with suppress(ClusterError), capture.global_and_fixture_disabled():
         if "e2e" in rungs:
-            _build([program for module in CATALOGUE.values() for program in module.packages])
+            needed = [module for name, module in CATALOGUE.items() if name != "kwok"]  # that one is a benchmark's
+            _build([program for module in needed for program in module.packages])
         elif "api" in rungs:
             _build([*PROCESSES, "kubectl"])
         if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model
