@@ -138,3 +138,25 @@ def test_token_weights_are_the_mean_over_tokens_then_over_sequences():
 
 def test_token_weights_sum_to_one_without_short_answers():
     assert sum(token_weights([4, 9, 1], skip=0, weights=[1.0, 0.5, 2.0], total=3.5)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("divergence", list(Divergence))
+def test_bf16_products_are_near_fp32_and_loss_and_gradients_stay_in_fp32(divergence: Divergence):
+    def run() -> tuple[Tensor, Tensor, Tensor]:
+        problem = Problem()
+        hidden, weight = (leaf.detach().float().requires_grad_() for leaf in (problem.hidden, problem.weight))
+        head = Head(problem.teacher_head.weight_VD.float())
+        target = teacher_target(problem.teacher_hidden.float(), head, 1.0)
+        loss, _ = chunked_loss(hidden, Head(weight), target, problem.row_weights.float(), MEASURES[divergence])
+        loss.backward()
+        assert hidden.grad is not None
+        assert weight.grad is not None
+        return loss.detach(), hidden.grad, weight.grad
+
+    exact = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = run()
+    for near, true in zip(rounded, exact, strict=True):
+        assert near.dtype == torch.float32
+        assert not torch.equal(near, true)  # else nothing was rounded, and nothing tested
+        assert torch.allclose(near, true, rtol=0.05, atol=0.05 * true.abs().max().item())

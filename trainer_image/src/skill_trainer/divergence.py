@@ -81,6 +81,10 @@ class Head:
     weight_VD: Tensor
     bias_V: Tensor | None = None
 
+    def for_rows(self, hidden_RD: Tensor) -> Head:
+        """Returns the head in the type of its product with these rows: converted once, not once for each chunk."""
+        return Head(self.weight_VD.to(_product_dtype(hidden_RD)), self.bias_V)
+
     def log_probs(self, hidden_RD: Tensor, temperature: float) -> Tensor:
         """Returns log softmax(logits / temperature) [R, V] in fp32 (fp64 for a fp64 head)."""
         dtype = _product_dtype(hidden_RD)
@@ -107,6 +111,7 @@ def token_weights(lengths: Sequence[int], *, skip: int, weights: Sequence[float]
 
 def teacher_target(hidden_RD: Tensor, head: Head, temperature: float) -> Target:
     """Returns the teacher's log-probabilities of any range of rows, computed when asked."""
+    head = head.for_rows(hidden_RD)
     return lambda rows: head.log_probs(hidden_RD[rows], temperature)
 
 
@@ -137,7 +142,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, plan: _Plan
     ) -> tuple[Tensor, Tensor]:
-        head, dtype = Head(weight_VD, bias_V), _product_dtype(hidden_RD)
+        head, dtype = Head(weight_VD, bias_V).for_rows(hidden_RD), _product_dtype(hidden_RD)
         loss = plan.weight_R.new_zeros(())
         entropy = loss.clone()
         hidden_gradient = torch.empty_like(hidden_RD) if plan.differentiable else None
@@ -153,7 +158,7 @@ class _ChunkedLoss(torch.autograd.Function):
             if hidden_gradient is None:
                 continue
             gradient_RV = gradient_RV.mul_(share_R[:, None] / plan.temperature).to(dtype)
-            hidden_gradient[rows] = (gradient_RV @ weight_VD.to(dtype)).to(hidden_RD.dtype)
+            hidden_gradient[rows] = (gradient_RV @ head.weight_VD).to(hidden_RD.dtype)
             if ctx.needs_input_grad[1]:  # not where only an adapter is trained
                 part_VD = (gradient_RV.T @ hidden_RD[rows].to(dtype)).to(weight_VD.dtype)
                 weight_gradient = _plus(weight_gradient, part_VD)

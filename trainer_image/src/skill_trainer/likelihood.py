@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from skill_trainer.device import precision
 from skill_trainer.divergence import chunked_loss, cross_entropy, token_weights
 from skill_trainer.model import LanguageModel
 
@@ -25,6 +26,7 @@ def nats_per_token(model: LanguageModel, prompts: Sequence[Sequence[int]], answe
         )
         token_R = torch.tensor([token for _, answer in rows for token in answer], device=model.device)
         weight_R = torch.tensor(weights, device=model.device)
-        loss, _ = chunked_loss(hidden_RD, model.head, token_R.__getitem__, weight_R, cross_entropy)
+        with precision(model.device):
+            loss, _ = chunked_loss(hidden_RD, model.head, token_R.__getitem__, weight_R, cross_entropy)
         total += loss.item()
     return total

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from skill_contract.spec import Method
+from skill_trainer.device import precision
 from skill_trainer.divergence import chunked_loss, token_weights
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.model import LanguageModel
@@ -170,9 +171,10 @@ def _part_loss(
             weights=[item.example.weight for item in part],
         )  # fmt: skip
         weight_R = torch.tensor(weights, device=hidden_RD.device)
-        loss, entropy = chunked_loss(
-            hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature
-        )
+        with precision(hidden_RD.device):
+            loss, entropy = chunked_loss(
+                hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature
+            )
         return loss, loss.item(), entropy.item()
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from skill_contract.spec import Method
+from skill_trainer.device import precision
 from skill_trainer.divergence import MEASURES, Measure, Target, cross_entropy, teacher_target
 from skill_trainer.model import LanguageModel, common_prefix
 from skill_trainer.prompts import Example
@@ -79,7 +80,8 @@ class Sdft:
         sequences = [(*item.example.teacher, *item.answer[:-1]) for item in part]
         first = [len(item.example.teacher) - 1 + self.skip for item in part]
         hidden_RD = self.teacher.model.hidden_rows(sequences, first)
-        return teacher_target(hidden_RD, self.teacher.model.head, self.temperature)
+        with precision(hidden_RD.device):
+            return teacher_target(hidden_RD, self.teacher.model.head, self.temperature)
 
     def longest(self, item: Item) -> int:
         """The teacher's prompt is the longer one."""
