@@ -40,6 +40,10 @@ format: .venv/synced ## Format and fix what can be fixed
 crds: .venv/synced ## Carry crds/ to the chart's copy and to docs/api.md
 	$(PYTHON) crds/generate.py
 
+.PHONY: metrics
+metrics: .venv/synced ## Write the tables of docs/metrics.md from the metrics themselves
+	$(PYTHON) docs/generate.py
+
 .PHONY: screenshots
 screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, and playwright for this once)
 	@command -v chromium || { echo "installing chromium"; apt-get update && apt-get install --yes chromium; }

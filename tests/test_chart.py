@@ -35,6 +35,11 @@ EVERYTHING = {
         "service": {"annotations": {"example.com/c": "3"}},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podMonitor": {"enabled": True},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"a": "b"},
+            "runbookBase": "https://git.example.com/skillupdate/",
+        },
     },
     "networkPolicy": {"enabled": True},
 }
@@ -161,6 +166,15 @@ def test_the_ports_are_those_of_the_operator():
     assert ports == {"health": settings.health_port, "metrics": settings.metrics_port}
 
 
+def test_the_rules_of_the_chart_are_those_of_the_plain_file():
+    (rule,) = of_kind(render(EVERYTHING), "PrometheusRule")
+    plain = (CHART / "files/alerts.yaml").read_text()
+    assert rule["spec"] == yaml.safe_load(
+        plain.replace("docs/alerts.md", "https://git.example.com/skillupdate/docs/alerts.md")
+    )
+    assert not of_kind(render({}), "PrometheusRule")
+
+
 def test_a_digest_wins_over_a_tag():
     values = {"image": {"operator": {"repository": "registry:5000/operator", "tag": "x", "digest": DIGEST}}}
     (container,) = operator_deployment(values)["spec"]["template"]["spec"]["containers"]
@@ -186,6 +200,7 @@ def test_one_operator_at_a_time():
         ({"resources": {"memory": "1Gi"}}, r"resources.*memory"),
         ({"metrics": {"serviceMonitor": {"interval": 30}}}, r"interval.*string"),
         ({"networkPolicy": {"apiServerPorts": []}}, r"apiServerPorts"),
+        ({"metrics": {"prometheusRule": {"runbookBase": "docs"}}}, r"runbookBase.*pattern"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where serviceAccount.create is false"),
         (
             {"metrics": {"service": {"enabled": False}, "serviceMonitor": {"enabled": True}}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def test_make_commands_exist(page: Path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     told = set(re.findall(r"`make ([a-z-]+)`", page.read_text()))
     assert told <= targets
+
+
+def test_metrics_page_is_what_is_exposed():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    page = (ROOT / "docs/metrics.md").read_text()
+    assert generate.page_with_tables(page) == page, "run `make metrics`"
+    assert "| `skill_operator_reconciles_total` | counter | `result` |" in page
 
 
 def test_ci_runs_the_readme_command():

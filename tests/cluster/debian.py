@@ -3,10 +3,12 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.binaries import cache_folder, locked
 from tests.cluster.console import ClusterError, run, say
 
 # A file that each package brings, to tell whether it is there.
@@ -67,6 +69,41 @@ IMAGES = Need(
     ("buildah", "debootstrap"),
     "Do it on a Linux machine as root; it may push to any registry with `--kubeconfig FILE --registry HOST`.",
 )
+
+
+def program(name: str, package: str) -> Path:
+    """Return the path of a program: the machine's own, or that of a Debian package unpacked into the cache.
+
+    Unpacked and not installed, it needs no root, brings no further packages along and starts no service.
+
+    Raises:
+        ClusterError: the machine has no such program and is not Debian's.
+    """
+    own = shutil.which(name)
+    if own:
+        return Path(own)
+    folder = cache_folder() / "debian" / package
+    if not folder.exists():
+        with locked(folder.with_suffix(".lock")):
+            if not folder.exists():  # another process may have unpacked it while this one waited
+                _unpack(package, folder)
+    return folder / "usr/bin" / name
+
+
+def _unpack(package: str, folder: Path) -> None:
+    if not shutil.which("apt-get"):
+        raise ClusterError(f"{package} is needed, and there is no apt-get to get it: put its programs on the PATH")
+    say(f"Fetching Debian's package {package} …")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        fetch = ["apt-get", "--quiet", "--option=APT::Sandbox::User=root", "download", package]
+        try:
+            run(fetch, cwd=Path(place))
+        except ClusterError:  # most often: the lists of packages are not there yet
+            run(["apt-get", "update", "--quiet"])
+            run(fetch, cwd=Path(place))
+        (archive,) = Path(place).glob("*.deb")
+        run(["dpkg-deb", "--extract", archive, Path(place) / "tree"])
+        (Path(place) / "tree").rename(folder)
 
 
 def _has(file: str) -> bool:

@@ -15,11 +15,9 @@ from skill_operator import kube
 from skill_operator.cli import main
 from skill_operator.health import serve_health
 from skill_operator.kube import Kind, conflicting_managers
-from skill_operator.metrics import Metrics
 from skill_operator.settings import SettingsError, read_settings
 from skill_operator.trainer_client import TrainerClient
 from tests.operator import raw
-from tests.operator.sim import Sim
 
 IMAGES = {"SKILL_TRAINER_IMAGE": "t:1", "SKILL_STORE_IMAGE": "s:1"}
 
@@ -54,48 +52,6 @@ def test_plan_shows_what_would_be_done_without_a_cluster(tmp_path, capsys):
     assert shown["update"] == "refund-tool"
     (action,) = shown["passes"][-1]["actions"]
     assert action["create"]["metadata"]["labels"]["sdft.dev/step"] == "check"
-
-
-def test_metrics_of_a_life():
-    metrics = Metrics("1.2.3")
-    sim, before = Sim(deployment=raw.deployment()), {}
-
-    def observe() -> None:
-        nonlocal before
-        metrics.seen(raw.UID, sim.status.phase)
-        metrics.changed("team", "refund-tool", before, sim.body["status"], raw.NOW - 60)
-        before = dict(sim.body["status"])
-
-    def value(series: str, /, **labels: str) -> float | None:
-        return metrics.registry.get_sample_value(f"skill_operator_{series}", labels)
-
-    sim.settle()
-    observe()
-    assert value("updates", phase="Checking") == 1
-    assert value("queue_seconds_sum") == 60
-    sim.finish("check")
-    sim.settle()
-    sim.pod("train", raw.running())
-    sim.progress = Progress(stage=Stage.TRAINING, step=5, total=10, loss=0.25, heartbeat=raw.NOW)
-    sim.settle()
-    observe()
-    assert value("training", namespace="team", name="refund-tool", value="loss") == 0.25
-    sim.finish("train")
-    sim.settle()
-    sim.roll(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False)
-    sim.settle()
-    observe()
-    sim.roll(digest=raw.PARENT[1])
-    sim.settle()
-    observe()
-    assert value("training", namespace="team", name="refund-tool", value="loss") is None
-    assert value("gate_verdicts_total", verdict="Passed") == 1
-    assert value("rollbacks_total", reason="DigestMismatch") == 1
-    assert value("rollouts_total", result="NotPromoted") == 1
-    assert (value("updates", phase="RolledBack"), value("updates", phase="Checking")) == (1, 0)
-    assert value("build_info", version="1.2.3") == 1
-    metrics.seen(raw.UID, None)
-    assert value("updates", phase="RolledBack") == 0
 
 
 async def test_health_answers_and_says_when_it_is_ready(unused_port):

@@ -24,7 +24,7 @@ from skill_operator.api import (
     VERSION,
 )
 from skill_operator.conditions import is_settled
-from skill_operator.kube import SKILL_UPDATES
+from skill_operator.kube import SKILL_UPDATES, KubeError
 from skill_operator.reconcile import Reconciler, World
 from skill_operator.sight import Key
 
@@ -35,19 +35,21 @@ Body = Mapping[str, Any]
 class Desk:
     """The reconcilers at work, by the uid of their update."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, audit_seconds: float = 20.0) -> None:
         self._world = world
+        self._audit_seconds = audit_seconds
         self._reconcilers: dict[str, Reconciler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._audit: asyncio.Task[None] | None = None
 
     def attend(self, body: Body, *, is_gone: bool) -> None:
         """Takes an update's event: starts its reconciler where there is work, and wakes whoever waits for it."""
         metadata, spec = body["metadata"], body.get("spec") or {}
         uid, settled = metadata["uid"], is_settled(body)
-        self._world.metrics.seen(uid, None if is_gone else (body.get("status") or {}).get("phase") or "Pending")
         if is_gone:
-            self._world.neighbours.drop(uid)
+            self._lose(uid)
         else:
+            self._world.metrics.census.take(body)
             self._world.neighbours.take(body)
         if uid in self._reconcilers:
             self.notice(uid, body, is_gone=is_gone)
@@ -67,6 +69,35 @@ class Desk:
         for reconciler in self._reconcilers.values():
             if reconciler.lookout.target == target:
                 reconciler.lookout.notice(*_version(body, is_gone=is_gone))
+
+    def listed(self, uid: str) -> None:
+        """Takes an update of a watch's beginning: one that is known already is a sign that the watch was broken."""
+        if uid in self._world.metrics.census and (self._audit is None or self._audit.done()):
+            self._audit = asyncio.create_task(self._forget_lost(), name="audit")
+            self._tasks.add(self._audit)
+            self._audit.add_done_callback(self._tasks.discard)
+
+    async def _forget_lost(self) -> None:
+        """Forgets updates that were deleted while the watch was broken: a new one tells only of what is there."""
+        await asyncio.sleep(self._audit_seconds)  # one audit for all that the beginning brings
+        known = self._world.metrics.census.uids
+        namespaces: tuple[str | None, ...] = self._world.settings.watched or (None,)
+        try:
+            listed = [uid for each in namespaces for uid in await self._world.kube.uids(SKILL_UPDATES, each)]
+        except KubeError as error:
+            logger.warning("updates that are gone may be remembered until the watch begins again: %s", error)
+            return
+        lost = known.difference(listed)
+        for uid in lost:
+            self._lose(uid)
+        for uid, reconciler in self._reconcilers.items():
+            if uid in lost:
+                reconciler.lookout.forget()
+            reconciler.lookout.wake.set()  # it may have waited for one that is gone
+
+    def _lose(self, uid: str) -> None:
+        self._world.metrics.census.drop(uid)
+        self._world.neighbours.drop(uid)
 
     async def close(self) -> None:
         """Ends all work where it stands: whatever is half done, the next start sees and finishes."""
@@ -94,7 +125,6 @@ class Desk:
             await reconciler.run()
         finally:
             del self._reconcilers[key.uid]
-            self._world.metrics.forget(key.namespace, key.name)
             self._world.metrics.active.set(len(self._reconcilers))
 
 
@@ -123,6 +153,8 @@ def registry(world: World) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, PLURAL, id="update", registry=handlers)
     async def update(event: Any, **_: Any) -> None:
         noted("SkillUpdate")
+        if event["type"] is None:
+            desk.listed(event["object"]["metadata"]["uid"])
         desk.attend(event["object"], is_gone=event["type"] == "DELETED")
 
     async def child(event: Any, **_: Any) -> None:

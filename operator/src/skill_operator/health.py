@@ -6,9 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from skill_operator.metrics import Metrics
-
-PULSE_SECONDS = 1.0
+from skill_operator.metrics import PULSE_SECONDS, Metrics
 
 
 async def pulse(metrics: Metrics) -> None:
@@ -17,7 +15,7 @@ async def pulse(metrics: Metrics) -> None:
     while True:
         before = loop.time()
         await asyncio.sleep(PULSE_SECONDS)
-        metrics.loop_lag.set(max(0.0, loop.time() - before - PULSE_SECONDS))
+        metrics.beat(max(0.0, loop.time() - before - PULSE_SECONDS))
 
 
 async def serve_health(port: int, ready: asyncio.Event) -> web.AppRunner:

@@ -29,6 +29,7 @@ Object = dict[str, Any]
 REQUEST_SECONDS = 20.0
 PAGE = 500
 _MERGE, _APPLY, _JSON = "application/merge-patch+json", "application/apply-patch+yaml", "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class KubeError(Exception):
@@ -96,15 +97,24 @@ class Kube:
 
     async def list(self, kind: Kind, namespace: str | None, selector: str = "", *, fields: str = "") -> list[Object]:
         """Returns all objects of a kind in a namespace (None: in all) that a label and a field selector pick."""
-        items: list[Object] = []
-        query: dict[str, str | int] = {"limit": PAGE}
-        query |= {name: value for name, value in (("labelSelector", selector), ("fieldSelector", fields)) if value}
+        selectors = {name: value for name, value in (("labelSelector", selector), ("fieldSelector", fields)) if value}
+        return [item async for item in self._pages(kind, namespace, selectors, _JSON)]
+
+    async def uids(self, kind: Kind, namespace: str | None) -> frozenset[str]:
+        """Returns the uids of all objects of a kind in a namespace (None: in all); only their metadata travels."""
+        return frozenset([item["metadata"]["uid"] async for item in self._pages(kind, namespace, {}, _METADATA)])
+
+    async def _pages(
+        self, kind: Kind, namespace: str | None, selectors: Mapping[str, str], accept: str
+    ) -> AsyncIterator[Object]:
+        query: dict[str, str | int] = {"limit": PAGE, **selectors}
         while True:
-            page = await self._request("GET", kind.path(namespace), query)
-            items += page["items"]
+            page = await self._request("GET", kind.path(namespace), query, accept=accept)
+            for item in page["items"]:
+                yield item
             following = page["metadata"].get("continue")
             if not following:
-                return items
+                return
             query["continue"] = following
 
     async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
@@ -145,8 +155,10 @@ class Kube:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         content: str = _JSON,
+        *,
+        accept: str = _JSON,
     ) -> Object:
-        headers = {"Content-Type": content, "Accept": _JSON}
+        headers = {"Content-Type": content, "Accept": accept}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:

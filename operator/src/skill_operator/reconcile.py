@@ -98,6 +98,7 @@ class Reconciler:
             async with asyncio.timeout(self.world.settings.pass_seconds):
                 pause = await self.one_pass()
         except Gone:
+            metrics.census.drop(self.key.uid)
             return None
         except kube.Conflict as conflict:
             metrics.reconciles.labels("conflict").inc()
@@ -246,7 +247,7 @@ class Reconciler:
 
     def _report(self, update: SkillUpdate, planned: Plan) -> None:
         created = to_unix(update.created) or time.time()
-        self.world.metrics.changed(update.namespace, update.name, update.status, planned.status, created)
+        self.world.metrics.changed(update.status, planned.status, created)
         ready = read(planned.status).condition(ConditionType.READY)
         logger.info(
             "%s/%s: %s: %s", update.namespace, update.name, planned.status["phase"], ready.message if ready else ""
@@ -284,6 +285,8 @@ class Reconciler:
             return
         except kube.KubeError as error:
             logger.warning("an event was lost: %s", error)
+        else:
+            self.world.metrics.told(news.reason)
 
 
 class _Occupied(Exception):  # noqa: N818 - carries a reason to `_apply`
