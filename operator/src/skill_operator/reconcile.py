@@ -51,6 +51,8 @@ from skill_operator.trainer_client import TrainerClient
 logger = logging.getLogger(__name__)
 _QUIET = ("training", "progress", "gpuSeconds")
 """Parts of the status that are progress only."""
+_CLOCKS = {"gpuSeconds"}
+"""Parts that grow while nothing happens: they are written along with others, never for themselves."""
 
 
 _LEAST_PAUSE = 0.5
@@ -226,6 +228,8 @@ class Reconciler:
         for news in planned.alerts:
             await self._tell(update, news)
         patch = merge_patch(update.status, planned.status)
+        if patch.keys() <= _CLOCKS:
+            patch = {}
         if update.deleting and planned.requeue_after is None:
             return None
         if not patch:

@@ -1,0 +1,185 @@
+"""What is remembered holds until an event tells of something else; a look asks, and asks everything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client
+
+from skill_operator.kube import Kube, Retryable
+from skill_operator.metrics import Metrics
+from skill_operator.neighbours import Neighbours
+from skill_operator.sight import Gone, Key, Lookout
+from tests.operator import raw
+
+UPDATES = "/apis/sdft.dev/v1alpha1"
+JOBS = "/apis/batch/v1/namespaces/team/jobs"
+PODS = "/api/v1/namespaces/team/pods"
+DEPLOYMENT = "/apis/apps/v1/namespaces/team/deployments/support-llm"
+JOB_UID = "uid-of-job"
+
+
+class Server:
+    """Answers what a test puts into it, by path, and writes down what it was asked."""
+
+    def __init__(self, update: raw.Raw) -> None:
+        self.asked: list[str] = []
+        self.objects: dict[str, raw.Raw] = {f"{UPDATES}/namespaces/team/skillupdates/refund-tool": update}
+        self.lists: dict[str, list[raw.Raw]] = {}
+        self.broken = ""
+        """What it cannot answer, by the end of its path."""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path.rpartition("/")[2])
+        if self.asked[-1] == self.broken:
+            return web.json_response({"message": "etcd has no leader"}, status=503)
+        if request.path in self.objects:
+            return web.json_response(self.objects[request.path])
+        if request.path.rpartition("/")[2] in {"jobs", "pods", "skillupdates"}:
+            return web.json_response({"metadata": {}, "items": self.lists.get(request.path, [])})
+        return web.json_response({"message": "not found"}, status=404)
+
+    def take_asked(self) -> list[str]:
+        asked, self.asked = self.asked, []
+        return asked
+
+
+@asynccontextmanager
+async def lookout(port: int, server: Server) -> AsyncIterator[Lookout]:
+    app = web.Application()
+    app.add_routes([web.route("*", "/{path:.*}", server.answer)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")) as api:
+            yield Lookout(Kube(api, Metrics()), Neighbours(), (), Key("team", "refund-tool", raw.UID))
+    finally:
+        await runner.cleanup()
+
+
+def at_work(**status: Any) -> raw.Raw:
+    """An update that has left the queue, with a training Job."""
+    body = raw.update()
+    body["status"] = {"startTime": "2026-01-01T00:00:00Z", **status}
+    return body
+
+
+def job(version: str = "7") -> raw.Raw:
+    metadata = {"name": "a-job", "uid": JOB_UID, "resourceVersion": version, "labels": {"sdft.dev/step": "train"}}
+    return {"metadata": metadata}
+
+
+@pytest.fixture
+async def seen(unused_port: int) -> AsyncIterator[tuple[Lookout, Server]]:
+    """A lookout that has looked once."""
+    server = Server(at_work())
+    server.lists[JOBS] = [job()]
+    async with lookout(unused_port, server) as one:
+        assert one.remembered() is None  # nothing is known before the first look
+        sight = await one.look()
+        assert [job.uid for job in sight.seen.jobs] == [JOB_UID]
+        assert server.take_asked() == ["refund-tool", "jobs", "pods"]
+        yield one, server
+
+
+async def test_what_was_seen_holds_and_asks_nothing(seen: tuple[Lookout, Server]):
+    one, server = seen
+    one.notice(raw.UID, "1")
+    one.notice(JOB_UID, "7")
+    assert not one.wake.is_set()
+    remembered = one.remembered()
+    assert remembered is not None
+    assert [job.uid for job in remembered.seen.jobs] == [JOB_UID]
+    assert server.take_asked() == []
+
+
+@pytest.mark.parametrize(
+    ("uid", "version"),
+    [(raw.UID, "2"), (JOB_UID, "8"), (JOB_UID, ""), ("uid-of-a-new-pod", "9")],
+    ids=["the update changed", "the Job changed", "the Job went", "a pod came"],
+)
+async def test_whatever_is_not_as_it_was_seen_calls_for_a_look(seen: tuple[Lookout, Server], uid: str, version: str):
+    one, _ = seen
+    one.notice(uid, version)
+    assert one.wake.is_set()
+    assert one.remembered() is None
+    assert one.remembered() is None  # until there has been one
+    await one.look()
+    assert one.remembered() is not None
+
+
+async def test_end_of_what_was_never_seen_calls_for_nothing(seen: tuple[Lookout, Server]):
+    one, _ = seen
+    one.notice("uid-of-a-pod-between-two-looks", "")
+    assert one.remembered() is not None
+
+
+async def test_event_in_the_middle_of_a_look_is_not_lost(unused_port: int):
+    server = Server(at_work())
+    async with lookout(unused_port, server) as one:
+        one.notice(JOB_UID, "")  # the list of Jobs, on its way, still has it
+        server.lists[JOBS] = [job()]
+        await one.look()
+        assert one.remembered() is None
+
+
+async def test_own_write_is_remembered_and_its_event_is_no_news(seen: tuple[Lookout, Server]):
+    one, server = seen
+    written = at_work(phase="Training")
+    written["metadata"]["resourceVersion"] = "2"
+    one.wrote(written)
+    one.notice(raw.UID, "2")
+    remembered = one.remembered()
+    assert remembered is not None
+    assert (remembered.update.status["phase"], remembered.update.resource_version) == ("Training", "2")
+    assert server.take_asked() == []
+
+
+async def test_failed_look_leaves_nothing_to_remember(seen: tuple[Lookout, Server]):
+    one, server = seen
+    server.broken = "jobs"
+    with pytest.raises(Retryable):
+        await one.look()
+    assert one.remembered() is None
+
+
+async def test_update_of_the_same_name_is_another(seen: tuple[Lookout, Server]):
+    one, server = seen
+    server.objects = {path: raw.update(metadata={"uid": "another"}) for path in server.objects}
+    with pytest.raises(Gone):
+        await one.look()
+
+
+async def test_before_its_turn_neighbours_are_asked_for_and_afterwards_watched(unused_port: int):
+    server = Server(raw.update())
+    other = raw.update(name="other", metadata={"uid": "other"})
+    server.lists[f"{UPDATES}/skillupdates"] = [other]
+    async with lookout(unused_port, server) as one:
+        sight = await one.look()
+        assert [neighbour.uid for neighbour in sight.seen.neighbours] == ["other"]
+        assert server.take_asked() == ["refund-tool", "jobs", *["skillupdates"] * 3]  # two spellings, and the target
+        one._neighbours.drop("other")
+        remembered = one.remembered()
+        assert remembered is not None
+        assert remembered.seen.neighbours == ()
+        assert server.take_asked() == []
+
+
+async def test_serving_pods_of_a_rollout_are_looked_at_every_time(unused_port: int):
+    rollout = {"candidate": raw.CANDIDATE, "startedAt": "2026-01-01T00:00:00Z", "deadline": "2027-01-01T00:00:00Z"}
+    published = {"version": raw.CHILD[0], "digest": raw.CHILD[1], "uri": raw.MODEL}
+    server = Server(at_work(published=published, rollout=rollout))
+    deployment = raw.deployment()
+    deployment["metadata"] |= {"uid": "uid-of-deployment", "resourceVersion": "3"}
+    server.objects[DEPLOYMENT] = deployment
+    async with lookout(unused_port, server) as one:
+        sight = await one.look()
+        assert sight.seen.target is not None
+        assert one.target == "team/support-llm"
+        assert server.take_asked() == ["refund-tool", "jobs", "support-llm", "pods"]
+        assert one.remembered() is None
