@@ -10,7 +10,7 @@ import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,9 @@ class ControlPlane:
         endpoints: Endpoints | None = None,
         enter: Sequence[str] = (),
         outlive: bool = False,
+        flags: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
+        self._flags = flags or {}
         self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="skillupdate-control-plane-"))
         self.endpoints = endpoints or Endpoints.free()
@@ -165,7 +167,7 @@ class ControlPlane:
             flags["endpoint-reconciler-type"] = "none"
         if not self.controllers:  # nobody makes the service account that this plugin asks for
             flags["disable-admission-plugins"] = "ServiceAccount"
-        self._start("kube-apiserver", *_flags(flags))
+        self._start("kube-apiserver", *_flags(flags | self._flags.get("kube-apiserver", {})))
         self.processes.wait("kube-apiserver", self.ready, "the start of kube-apiserver", 60)
 
     def start_controllers(self) -> None:
@@ -183,7 +185,7 @@ class ControlPlane:
             "leader-elect": "false",
             "secure-port": 0,
         }
-        self._start("kube-controller-manager", *_flags(flags))
+        self._start("kube-controller-manager", *_flags(flags | self._flags.get("kube-controller-manager", {})))
         self.processes.wait("kube-controller-manager", self._has_default_account, "the first service account", 60)
 
     def ready(self) -> bool:

@@ -25,7 +25,7 @@ INK, MUTED, LINE = (each[0] for each in _THEME.values())
 # Source: Okabe and Ito, a palette for all kinds of colour vision; readable on white and on black.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-_STYLE: Any = {
+STYLE: Any = {
     "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "compare",
@@ -49,7 +49,7 @@ _STYLE: Any = {
 
 def comparison_figure(points: Sequence[Point], rows: Sequence[Row]) -> str:
     """Returns new skill against retention: every run a small mark, every variant its mean with 95 % intervals."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.6), layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
         axes.set_axisbelow(True)
@@ -70,7 +70,7 @@ def comparison_figure(points: Sequence[Point], rows: Sequence[Row]) -> str:
         axes.set_xlabel("retention: worst suite, after / before")
         axes.set_ylabel("new skill: share of right answers")
         figure.legend(loc="outside right upper", frameon=False, labelcolor=INK)
-        return _standalone(figure)
+        return standalone(figure)
 
 
 def _reach(mean: Mean) -> list[list[float]] | None:
@@ -83,13 +83,13 @@ def matrix_figure(matrices: Sequence[Matrix]) -> str:
     """Returns the retention matrices as heat maps side by side; ▼ marks what fell below KEPT."""
     suites = list(dict.fromkeys(cell.suite for cell in matrices[0].cells))
     stages = len(matrices[0].stages)
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
         size = (1.5 + len(matrices) * (0.4 + 1.05 * (stages + 1)), 1.9 + 0.55 * len(suites))
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         grid = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
         for axes, matrix in zip(grid, matrices, strict=True):
             _heat_map(axes, matrix, suites)
-        return _standalone(figure)
+        return standalone(figure)
 
 
 def _heat_map(axes: Axes, matrix: Matrix, suites: Sequence[str]) -> None:
@@ -130,7 +130,8 @@ def _text_colour(cell: Cell) -> str:
     return MUTED if cell.normalized is None else "#1f2328"
 
 
-def _standalone(figure: Figure) -> str:
+def standalone(figure: Figure) -> str:
+    """Returns a figure as an SVG file whose INK, MUTED and LINE follow the reader's theme."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
