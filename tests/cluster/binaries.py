@@ -37,6 +37,8 @@ class Module:
     packages: dict[str, str]
     first_build: str
     link: str = ""
+    config: str = ""
+    """The module whose `config/components` (CRDs, webhooks) is kept beside its programs."""
 
 
 CATALOGUE = {
@@ -60,6 +62,8 @@ CATALOGUE = {
     "helm": Module({"helm": "helm.sh/helm/v3/cmd/helm"}, "2 minutes"),
     "kwok": Module({"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, "3 minutes"),
     "pause": Module({"pause": "."}, "a few seconds"),
+    "jobset": Module({"jobset": "sigs.k8s.io/jobset"}, "2 minutes", config="sigs.k8s.io/jobset"),
+    "kueue": Module({"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, "3 minutes", config="sigs.k8s.io/kueue"),
 }
 
 
@@ -101,6 +105,7 @@ def locked(path: Path) -> Iterator[None]:
 def _key(module: str) -> str:
     recipe = CATALOGUE[module]
     digest = hashlib.sha256(f"{recipe.packages} {recipe.link} {os.uname().sysname} {os.uname().machine}".encode())
+    digest.update(recipe.config.encode())
     for file in sorted((MODULES / module).iterdir()):
         digest.update(f"{file.name}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -120,6 +125,10 @@ def _build(name: str, folder: Path) -> None:
         for program, package in module.packages.items():
             flags: list[str | Path] = ["-trimpath", "-ldflags", f"-s -w {module.link}", "-o", staging / program]
             run([_GO, "build", *flags, package], env={"CGO_ENABLED": "0"}, cwd=MODULES / name)
+        if module.config:
+            source = run([_GO, "list", "-m", "-f", "{{.Dir}}", module.config], cwd=MODULES / name).strip()
+            shutil.copytree(Path(source) / "config" / "components", staging / "config")
+            run(["chmod", "-R", "u+w", staging / "config"])  # Go's module cache is read-only
         staging.chmod(0o755)
         staging.rename(folder)
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class CreateJob:
-    """Create a Job; one that is already there with this update's uid is the same Job."""
+    """Create a Job or JobSet; one that is already there with this update's uid is the same."""
 
     manifest: Mapping[str, Any]
 
@@ -20,19 +20,25 @@ class CreateJob:
     def name(self) -> str:
         return str(self.manifest["metadata"]["name"])
 
+    @property
+    def kind(self) -> str:
+        return str(self.manifest["kind"])
+
 
 @dataclass(frozen=True, slots=True)
 class PatchJob:
-    """Merge-patch a Job."""
+    """Merge-patch a Job or JobSet."""
 
+    kind: str
     name: str
     patch: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteJob:
-    """Delete a Job and wait for its pods: it stays visible, as deleting, until the last of them is gone."""
+    """Delete a Job or JobSet and wait for its pods: it stays visible, as deleting, until the last of them is gone."""
 
+    kind: str
     name: str
     uid: str
 

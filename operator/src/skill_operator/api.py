@@ -33,7 +33,10 @@ STEP_LABEL = f"{GROUP}/step"
 RUN_LABEL = f"{GROUP}/run"
 """Number of the step's Job, from 1: a step whose answer was lost runs again under the next number."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-KUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+KUEUE_LABELS = (QUEUE_LABEL, "kueue.x-k8s.io/priority-class")
+WORKLOAD_OWNER_LABEL = "kueue.x-k8s.io/job-uid"
+"""On Kueue's Workload: the uid of the Job or JobSet that it stands for."""
 
 STEP_CONTAINER = "step"
 
@@ -91,13 +94,14 @@ class Reason(StrEnum):
 
     NOTICED = "Noticed"
     INVALID_SPEC = "InvalidSpec"
-    MULTI_NODE_UNSUPPORTED = "MultiNodeUnsupported"
+    JOBSET_MISSING = "JobSetMissing"
     NAME_CONFLICT = "NameConflict"
     CREATE_REFUSED = "CreateRefused"
     QUEUED = "Queued"
     SUSPENDED = "Suspended"
     DELETING = "Deleting"
     CHECKING = "Checking"
+    WAITING_FOR_ADMISSION = "WaitingForAdmission"
     TRAINING = "Training"
     EVALUATING = "Evaluating"
     HEARTBEAT_LOST = "HeartbeatLost"

@@ -72,6 +72,8 @@ class Kind:
 
 SKILL_UPDATES = Kind(f"/apis/{GROUP}/{VERSION}", PLURAL)
 JOBS = Kind("/apis/batch/v1", "jobs")
+JOBSETS = Kind("/apis/jobset.x-k8s.io/v1alpha2", "jobsets")
+WORKLOADS = Kind("/apis/kueue.x-k8s.io/v1beta2", "workloads")
 PODS = Kind("/api/v1", "pods")
 DEPLOYMENTS = Kind("/apis/apps/v1", "deployments")
 EVENTS = Kind("/apis/events.k8s.io/v1", "events")

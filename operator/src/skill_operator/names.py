@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 
 MAX_JOB_NAME = 63 - len("-0-abcde")
+MAX_JOBSET_NAME = 63 - len("-node-0-9999-abcde")
+"""A pod of a JobSet is called `<jobset>-<replicated job>-<job>-<index>-<five characters>`."""
 _HASH_DIGITS = 5
 
 
-def job_name(update: str, uid: str, step: str, run: int = 1) -> str:
-    """Returns the name of a step's Job: `<update>-<step>-<hash>`.
+def job_name(update: str, uid: str, step: str, run: int = 1, *, longest: int = MAX_JOB_NAME) -> str:
+    """Returns the name of a step's Job (or of whatever stands for it): `<update>-<step>-<hash>`.
 
     The hash is of the update's uid and the run, so that a re-created SkillUpdate never meets the children of the one
     that had its name before, and so that a step can run again beside what is left of its earlier run.
     """
     suffix = f"-{step}-{_hash(f'{uid}/{step}/{run}')}"
-    stem = update.replace(".", "-")[: MAX_JOB_NAME - len(suffix)].rstrip("-")
+    stem = update.replace(".", "-")[: longest - len(suffix)].rstrip("-")
     return stem + suffix
 
 

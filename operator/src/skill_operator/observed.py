@@ -19,6 +19,8 @@ class StepPod:
 
     name: str
     uid: str
+    index: int
+    """Its number among the pods that train together; the first speaks for all."""
     node: str
     ip: str
     created: float
@@ -42,9 +44,21 @@ class StepPod:
 
 
 @dataclass(frozen=True, slots=True)
-class StepJob:
-    """A step's Job with its pods, the newest first."""
+class Workload:
+    """How Kueue sees a Job that waits in one of its queues, or has waited."""
 
+    waiting: str
+    """Why it may not run now, in Kueue's words; empty where it may."""
+    evictions: int
+    """How often it had to give its place back: to a higher priority, most often."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepJob:
+    """A step's Job, or the JobSet of a step on several nodes, with its pods, the newest first."""
+
+    kind: str
+    """`Job` or `JobSet`."""
     name: str
     uid: str
     step: str
@@ -57,9 +71,17 @@ class StepJob:
     failed_message: str
     finished: float | None
     failures: int
-    """Pods that failed and counted."""
+    """Pods (of a JobSet: all of them together) that failed and counted."""
+    preemptions: int
+    """Starts that were ended from outside, and do not count as failures."""
+    started: float | None
+    """Since when it may run, Unix seconds; None while it is suspended."""
     deadline_seconds: int | None
+    """What Kubernetes itself holds it to; None where nothing does."""
+    queue: str
+    """Name of Kueue's queue that it was given to; empty for none."""
     pods: tuple[StepPod, ...]
+    workload: Workload | None = None
 
     @property
     def is_over(self) -> bool:
@@ -133,6 +155,8 @@ class Observed:
     neighbours: tuple[Neighbour, ...] = ()
     progress: Progress | None = None
     target: Target | None = None
+    serves_jobset: bool = False
+    """Whether the API server knows JobSets; asked only where several nodes are wanted."""
     refusals: tuple[Refusal, ...] = ()
     """What the API server refused in this pass."""
 
