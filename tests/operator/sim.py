@@ -25,7 +25,7 @@ from skill_operator.actions import (
 )
 from skill_operator.api import FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
-from skill_operator.observed import Neighbour, Observed
+from skill_operator.observed import Neighbour, Observed, StepJob
 from skill_operator.plan import Plan, needs_neighbours, plan
 from skill_operator.reading import step_jobs, target
 from skill_operator.status import Status, read
@@ -46,6 +46,10 @@ class Sim:
         self.serving: list[Raw] = []
         self.neighbours: tuple[Neighbour, ...] = ()
         self.progress: Progress | None = None
+        self.serves_jobset = True
+        self.workloads: list[Raw] = []
+        self.inside: dict[str, list[Raw]] = {}
+        """Conditions of the Job inside of a JobSet, by the JobSet's name."""
         self.refuse: dict[type[Action], Refusal] = {}
         self.now = NOW
         self.done: list[Action] = []
@@ -57,7 +61,8 @@ class Sim:
     def plan(self, refusals: tuple[Refusal, ...] = ()) -> Plan:
         container = "server"
         seen = Observed(
-            jobs=step_jobs(self.jobs.values(), self.pods),
+            jobs=self.seen_jobs(),
+            serves_jobset=self.serves_jobset,
             progress=self.progress,
             target=target(self.deployment, self.serving, container),
             refusals=refusals,
@@ -66,6 +71,19 @@ class Sim:
         if needs_neighbours(update, seen):
             seen = replace(seen, neighbours=self.neighbours)
         return plan(update, seen, IMAGES, self.now)
+
+    def seen_jobs(self) -> tuple[StepJob, ...]:
+        jobsets = [job for job in self.jobs.values() if job["kind"] == "JobSet"]
+        inside = [self._inside(jobset) for jobset in jobsets]
+        alone = [job for job in self.jobs.values() if job["kind"] == "Job"]
+        return step_jobs([*alone, *inside], self.pods, jobsets, self.workloads)
+
+    def _inside(self, jobset: Raw) -> Raw:
+        """The Job that the JobSet controller has made: whose pods they are, and that knows why it failed."""
+        name, uid = jobset["metadata"]["name"], jobset["metadata"]["uid"]
+        owner = {"kind": "JobSet", "uid": uid}
+        metadata = {"name": f"{name}-node-0", "uid": f"{uid}-inside", "ownerReferences": [owner]}
+        return {"metadata": metadata, "status": {"conditions": self.inside.get(name, [])}}
 
     def look(self, *, write: bool = True) -> Plan:
         """One pass; `write=False`: the operator dies before it writes the status."""
@@ -115,7 +133,8 @@ class Sim:
 
     def _delete(self, name: str) -> None:
         job = self.jobs.pop(name)
-        self.pods = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] != job["metadata"]["uid"]]
+        owner = self._owner_of_pods(job)
+        self.pods = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] != owner]
 
     def _annotate(self, weights: str) -> None:
         assert self.deployment is not None
@@ -144,16 +163,20 @@ class Sim:
     def has_job(self, step: str) -> bool:
         return any(job["metadata"]["labels"]["sdft.dev/step"] == step for job in self.jobs.values())
 
-    def pod(self, step: str, status: Raw) -> Raw:
+    def _owner_of_pods(self, job: Raw) -> str:
+        return str((self._inside(job) if job["kind"] == "JobSet" else job)["metadata"]["uid"])
+
+    def pod(self, step: str, status: Raw, index: int = 0) -> Raw:
         """A new pod of a step's newest Job."""
         job = self.job(step)
-        name = f"{job['metadata']['name']}-0-{len(self.pods)}"
+        name = f"{job['metadata']['name']}-{index}-{len(self.pods)}"
         pod = {
             "metadata": {
                 "name": name,
                 "uid": f"uid-of-{name}",
                 "creationTimestamp": to_rfc3339(self.now + len(self.pods)),
-                "ownerReferences": [{"uid": job["metadata"]["uid"]}],
+                "labels": {"batch.kubernetes.io/job-completion-index": str(index)},
+                "ownerReferences": [{"uid": self._owner_of_pods(job)}],
             },
             "spec": {"nodeName": "node-1"},
             "status": status,

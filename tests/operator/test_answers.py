@@ -21,7 +21,7 @@ from skill_operator.sight import Key
 from skill_operator.trainer_client import TrainerClient
 from tests.operator import raw
 
-CREATE = CreateJob({"metadata": {"name": "a-job", "namespace": "team"}})
+CREATE = CreateJob({"kind": "Job", "metadata": {"name": "a-job", "namespace": "team"}})
 APPLY = ApplyWeights("support-llm", raw.CANDIDATE)
 
 

@@ -35,13 +35,6 @@ def test_unreadable_spec_stalls_and_names_the_field():
     assert "method.batchSize" in why(sim)[1]
 
 
-def test_several_nodes_are_refused_with_the_way_out():
-    sim = Sim(raw.update(training={"nodes": 2}))
-    sim.settle()
-    assert_failed(sim, "Failed", "MultiNodeUnsupported", "nodes is 2", "nodes: 1")
-    assert sim.jobs == {}
-
-
 @pytest.mark.parametrize(
     ("other", "waits"),
     [
@@ -86,7 +79,7 @@ def test_active_update_is_not_put_back_by_an_older_one():
 
 def test_job_name_that_somebody_else_took_is_said_and_tried_again():
     sim = Sim()
-    refusal = Refusal(CreateJob({"metadata": {"name": "x"}}), Reason.NAME_CONFLICT, "Job x is not ours")
+    refusal = Refusal(CreateJob({"kind": "Job", "metadata": {"name": "x"}}), Reason.NAME_CONFLICT, "Job x is not ours")
     sim.refuse[CreateJob] = refusal
     planned = sim.settle()
     assert why(sim, "Stalled") == ("NameConflict", "Job x is not ours")

@@ -111,7 +111,7 @@ def test_out_of_memory_fails_at_once_and_stops_the_job_without_losing_its_logs()
     sim.pods[-1]["status"] = raw.ended(137, reason="OOMKilled")
     sim.settle()
     assert_failed(sim, "Failed", "OutOfMemory", "batchSize", "node-1")
-    assert PatchJob(sim.job("train")["metadata"]["name"], {"spec": {"suspend": True}}) in sim.done
+    assert PatchJob("Job", sim.job("train")["metadata"]["name"], {"spec": {"suspend": True}}) in sim.done
 
 
 def test_result_counts_even_when_a_pod_before_ran_out_of_memory():

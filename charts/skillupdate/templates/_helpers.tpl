@@ -59,6 +59,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [jobset.x-k8s.io]
+  resources: [jobsets]
+  verbs: [get, list, watch, create, patch, delete]  # training on several nodes
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]  # why a training waits in a queue
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]  # delete: a pod that hangs

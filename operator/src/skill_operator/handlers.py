@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kopf
@@ -140,11 +140,19 @@ def registry(world: World) -> kopf.OperatorRegistry:
     def noted(kind: str) -> None:
         world.metrics.last_watch.labels(kind).set(time.time())
 
+    async def child(event: Any, **_: Any) -> None:
+        noted("child")
+        body = event["object"]
+        uid = (body["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL, "")
+        desk.notice(uid, body, is_gone=event["type"] == "DELETED")
+
     @kopf.on.startup(id="crd", registry=handlers)
     async def crd(**_: Any) -> None:
         # Without the CRD kopf would start no watch, and say nothing.
         if not await world.kube.is_served(SKILL_UPDATES):
             raise kopf.PermanentError(f"the API server does not serve {API_VERSION} {PLURAL}: apply crds/ first")
+        if await world.engines.begin(world.kube):
+            kopf.on.event("jobset.x-k8s.io", "v1alpha2", "jobsets", id="jobset", registry=handlers)(child)
 
     @kopf.on.cleanup(id="close", registry=handlers)
     async def close(**_: Any) -> None:
@@ -156,12 +164,6 @@ def registry(world: World) -> kopf.OperatorRegistry:
         if event["type"] is None:
             desk.listed(event["object"]["metadata"]["uid"])
         desk.attend(event["object"], is_gone=event["type"] == "DELETED")
-
-    async def child(event: Any, **_: Any) -> None:
-        noted("child")
-        body = event["object"]
-        uid = (body["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL, "")
-        desk.notice(uid, body, is_gone=event["type"] == "DELETED")
 
     kopf.on.event("batch", "v1", "jobs", id="job", registry=handlers)(child)
     kopf.on.event("", "v1", "pods", id="pod", registry=handlers)(child)
@@ -193,6 +195,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
     settings.watching.label_selectors["batch", "v1", "jobs"] = ours
     settings.watching.label_selectors["", "v1", "pods"] = ours
+    settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = ours
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 15, 30) + (60,) * 8
@@ -203,17 +206,35 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 async def watch(world: World, ready: asyncio.Event, stop: asyncio.Event) -> None:
-    """Watches, and reconciles what is seen, until stopped; ends with an error where a watch cannot go on."""
-    namespaces = world.settings.watched
-    await kopf.operator(
-        registry=registry(world),
-        settings=kopf_settings(),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-        ready_flag=ready,
-        stop_flag=stop,
-    )
+    """Watches, and reconciles what is seen, until stopped; ends with an error where a watch cannot go on.
+
+    kopf watches only kinds that are there when it starts: when JobSet appears later, all watches are begun anew.
+    """
+    appeared = world.engines.appeared
+    while True:
+        await _watch_until(world, ready, (stop, appeared))
+        if stop.is_set() or not appeared.is_set():  # or a signal has ended it
+            return
+
+
+async def _watch_until(world: World, ready: asyncio.Event, ends: Iterable[asyncio.Event]) -> None:
+    namespaces, halt = world.settings.watched, asyncio.Event()
+    waiters = [asyncio.create_task(end.wait()) for end in ends]
+    for waiter in waiters:
+        waiter.add_done_callback(lambda _: halt.set())
+    try:
+        await kopf.operator(
+            registry=registry(world),
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            ready_flag=ready,
+            stop_flag=halt,
+        )
+    finally:
+        for waiter in waiters:
+            waiter.cancel()
 
 
 def configure_logging(*, level: str, is_json: bool) -> None:

@@ -20,9 +20,9 @@ from skill_operator.status import Condition, Status
 from skill_operator.steps.approve import approve
 from skill_operator.steps.beginning import (
     as_it_ended,
+    engine,
     gone,
     is_active,
-    multi_node,
     noticed,
     queue,
     refused,
@@ -49,10 +49,10 @@ LIFE: tuple[Stage, ...] = (
     revert,  # final, and a person wants the version before
     settled,  # final: stays as it ended
     noticed,  # new: gets a status before anything is done
-    multi_node,  # asks for more than this version can do
     refused,  # the API server said no
     suspend,  # a person wants it to stop
     queue,  # one update of a model at a time
+    engine,  # several nodes need a JobSet
     check,  # data, credentials, model: on a CPU, in seconds
     train,  # SDFT, evaluation, publication: or rejected by a gate
     approve,  # a person wants to look first

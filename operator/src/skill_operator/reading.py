@@ -12,50 +12,152 @@ from skill_contract.manifest import FetchMessage
 from skill_contract.model import ContractError
 from skill_contract.outcome import Outcome
 from skill_operator.api import (
+    QUEUE_LABEL,
     RUN_LABEL,
     STEP_CONTAINER,
     STEP_LABEL,
     WEIGHTS_ANNOTATION,
     WEIGHTS_FIELD_PATH,
+    WORKLOAD_OWNER_LABEL,
     ConditionType,
     to_unix,
 )
-from skill_operator.observed import Neighbour, ServingPod, StepJob, StepPod, Target
+from skill_operator.observed import Neighbour, ServingPod, StepJob, StepPod, Target, Workload
 from skill_operator.status import is_reverting, read
 
 Raw = Mapping[str, Any]
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""On the pods of an Indexed Job (batch/v1): their number."""
 
 
-def step_jobs(jobs: Iterable[Raw], pods: Iterable[Raw]) -> tuple[StepJob, ...]:
-    """Returns the Jobs of one update with the pods that they own."""
+def step_jobs(
+    jobs: Iterable[Raw], pods: Iterable[Raw], jobsets: Iterable[Raw] = (), workloads: Iterable[Raw] = ()
+) -> tuple[StepJob, ...]:
+    """Returns the Jobs and JobSets of one update with their pods, and what Kueue says of them.
+
+    Args:
+        jobs: also those inside of JobSets, of which each has one at a time.
+    """
+    alone, inside = [], {}
+    for job in jobs:
+        owner = _owner(job)
+        if owner.get("kind") == "JobSet":
+            inside[owner["uid"]] = job
+        else:
+            alone.append(job)
     by_owner: dict[str, list[StepPod]] = {}
     for pod in pods:
-        for owner in pod["metadata"].get("ownerReferences") or ():
-            by_owner.setdefault(owner["uid"], []).append(_step_pod(pod))
-    return tuple(_step_job(job, by_owner.get(job["metadata"]["uid"], [])) for job in jobs)
+        by_owner.setdefault(_owner(pod).get("uid", ""), []).append(_step_pod(pod))
+    in_kueue = {_label(raw, WORKLOAD_OWNER_LABEL): _workload(raw) for raw in workloads}
+
+    def workload(raw: Raw) -> Workload | None:
+        return in_kueue.get(raw["metadata"]["uid"])
+
+    def own_pods(raw: Raw | None) -> list[StepPod]:
+        return by_owner.get(raw["metadata"]["uid"], []) if raw else []
+
+    found = [_step_job(job, own_pods(job), workload(job)) for job in alone]
+    for jobset in jobsets:
+        within = inside.get(jobset["metadata"]["uid"])
+        found.append(_step_jobset(jobset, within, own_pods(within), workload(jobset)))
+    return tuple(found)
 
 
-def _step_job(raw: Raw, pods: list[StepPod]) -> StepJob:
-    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    labels = metadata.get("labels") or {}
-    conditions = {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
-    complete, failed = conditions.get("Complete"), conditions.get("Failed")
+def _step_job(raw: Raw, pods: list[StepPod], workload: Workload | None) -> StepJob:
+    status, conditions = raw.get("status") or {}, _true_conditions(raw)
+    preempted = sum(pod.is_preempted and not (workload and pod.deleting and not pod.disrupted) for pod in pods)
+    return _job_like(
+        "Job", raw, pods, workload,
+        complete=conditions.get("Complete"),
+        failed=conditions.get("Failed"),
+        why=conditions.get("Failed"),
+        failures=status.get("failed", 0),
+        preemptions=preempted,
+        started=to_unix(status.get("startTime")),
+    )  # fmt: skip
+
+
+def _step_jobset(raw: Raw, within: Raw | None, pods: list[StepPod], workload: Workload | None) -> StepJob:
+    """Returns the facts of a JobSet; it says only which Job has failed; why, the Job `within` it knows.
+
+    Source: JobSetStatus, v1alpha2: `restarts` are all, `restartsCountTowardsMax` those that were failures.
+    """
+    status, conditions = raw.get("status") or {}, _true_conditions(raw)
+    failed, counted = conditions.get("Failed"), status.get("restartsCountTowardsMax", 0)
+    resumed: Raw = next((c for c in status.get("conditions") or () if c["type"] == "Suspended"), {})
+    return _job_like(
+        "JobSet", raw, pods, workload,
+        complete=conditions.get("Completed"),
+        failed=failed,
+        why=failed and (_true_conditions(within or {}).get("Failed") or failed),
+        failures=counted + (failed is not None),
+        preemptions=status.get("restarts", 0) - counted,
+        started=to_unix(resumed.get("lastTransitionTime") or raw["metadata"].get("creationTimestamp")),
+    )  # fmt: skip
+
+
+def _job_like(
+    kind: str, raw: Raw, pods: list[StepPod], workload: Workload | None,
+    *, complete: Raw | None, failed: Raw | None, why: Raw | None,
+    failures: int, preemptions: int, started: float | None,
+) -> StepJob:  # fmt: skip
+    metadata, spec = raw["metadata"], raw.get("spec") or {}
+    suspended = bool(spec.get("suspend"))
     return StepJob(
+        kind=kind,
         name=metadata["name"],
         uid=metadata["uid"],
-        step=labels.get(STEP_LABEL, ""),
-        run=int(labels.get(RUN_LABEL) or 1),
+        step=_label(raw, STEP_LABEL),
+        run=int(_label(raw, RUN_LABEL) or 1),
         deleting=bool(metadata.get("deletionTimestamp")),
-        suspended=bool(spec.get("suspend")),
+        suspended=suspended,
         complete=complete is not None,
         failed=failed is not None,
-        failed_reason=(failed or {}).get("reason", ""),
-        failed_message=(failed or {}).get("message", ""),
+        failed_reason=(why or {}).get("reason", ""),
+        failed_message=(why or {}).get("message", ""),
         finished=to_unix((complete or failed or {}).get("lastTransitionTime")),
-        failures=status.get("failed", 0),
+        failures=failures,
+        preemptions=preemptions + (workload.evictions if workload else 0),
+        started=None if suspended else started,
         deadline_seconds=spec.get("activeDeadlineSeconds"),
+        queue=_label(raw, QUEUE_LABEL),
         pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True)),
+        workload=workload,
     )
+
+
+def _workload(raw: Raw) -> Workload:
+    """Returns what Kueue's Workload says.
+
+    Source: kueue.x-k8s.io/v1beta2 Workload: `Admitted` is true as soon as it may run; `schedulingStats.evictions`.
+    """
+    status = raw.get("status") or {}
+    evictions = (status.get("schedulingStats") or {}).get("evictions") or ()
+    waiting = "" if _is_true(status, "Admitted") else _why_not_admitted(status.get("conditions") or ())
+    return Workload(waiting=waiting, evictions=sum(eviction["count"] for eviction in evictions))
+
+
+def _why_not_admitted(conditions: Iterable[Raw]) -> str:
+    said = {condition["type"]: condition for condition in conditions}
+    quota, evicted = said.get("QuotaReserved") or {}, said.get("Evicted") or {}
+    if evicted.get("status") == "True":
+        return f"evicted ({evicted.get('reason')}): {evicted.get('message', '')}".strip()
+    if quota.get("status") == "True":
+        return "it has its quota, and waits for Kueue's admission checks"
+    return str(quota.get("message") or "it waits for its turn")
+
+
+def _true_conditions(raw: Raw) -> dict[str, Raw]:
+    status = raw.get("status") or {}
+    return {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
+
+
+def _owner(raw: Raw) -> Raw:
+    return next(iter(raw["metadata"].get("ownerReferences") or ()), {})
+
+
+def _label(raw: Raw, name: str) -> str:
+    return str((raw["metadata"].get("labels") or {}).get(name, ""))
 
 
 def _step_pod(raw: Raw) -> StepPod:
@@ -67,6 +169,7 @@ def _step_pod(raw: Raw) -> StepPod:
     return StepPod(
         name=metadata["name"],
         uid=metadata["uid"],
+        index=int(_label(raw, INDEX_LABEL) or 0),
         node=(raw.get("spec") or {}).get("nodeName", ""),
         ip=status.get("podIP", ""),
         created=to_unix(metadata.get("creationTimestamp")) or 0.0,

@@ -37,7 +37,8 @@ from skill_operator.api import (
     SkillUpdate,
     to_unix,
 )
-from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, PODS, SKILL_UPDATES, Kube
+from skill_operator.engines import Engines
+from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, JOBSETS, PODS, SKILL_UPDATES, Kube
 from skill_operator.manifests.serving import weights_patch
 from skill_operator.metrics import Metrics
 from skill_operator.names import event_name
@@ -57,6 +58,7 @@ _CLOCKS = {"gpuSeconds"}
 
 _LEAST_PAUSE = 0.5
 """Seconds between two looks of which the first changed nothing: no plan can make a busy loop."""
+_BY_KIND = {"Job": JOBS, "JobSet": JOBSETS}
 _NOTE_BYTES = 1024
 """events.k8s.io/v1 Event.note, "at most 1kB"."""
 
@@ -70,6 +72,7 @@ class World:
     trainers: TrainerClient
     metrics: Metrics
     neighbours: Neighbours = field(default_factory=Neighbours)
+    engines: Engines = field(default_factory=Engines)
 
 
 class Reconciler:
@@ -78,7 +81,7 @@ class Reconciler:
     def __init__(self, world: World, key: Key) -> None:
         self.world = world
         self.key = key
-        self.lookout = Lookout(world.kube, world.neighbours, world.settings.watched, key)
+        self.lookout = Lookout(world.kube, world.neighbours, world.engines, world.settings.watched, key)
         self._written = float("-inf")
         self._failures = 0
         self._told: set[str] = set()
@@ -178,9 +181,9 @@ class Reconciler:
             case CreateJob():
                 await self._create(update, action)
             case PatchJob():
-                await api.patch(JOBS, namespace, action.name, action.patch)
+                await api.patch(_BY_KIND[action.kind], namespace, action.name, action.patch)
             case DeleteJob():
-                await api.delete(JOBS, namespace, action.name, action.uid)
+                await api.delete(_BY_KIND[action.kind], namespace, action.name, action.uid)
             case DeletePod():
                 await api.delete(PODS, namespace, action.name, action.uid)
             case ApplyWeights():
@@ -192,14 +195,15 @@ class Reconciler:
         return version
 
     async def _create(self, update: SkillUpdate, action: CreateJob) -> None:
+        kind = _BY_KIND[action.kind]
         try:
-            await self.world.kube.create(JOBS, action.manifest)
+            await self.world.kube.create(kind, action.manifest)
         except kube.Conflict:
-            there = await self.world.kube.find(JOBS, update.namespace, action.name)
+            there = await self.world.kube.find(kind, update.namespace, action.name)
             if there is None:
                 raise  # it went meanwhile, or the conflict was about something else, such as a quota
             if (there["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL) != update.uid:
-                message = f"Job {action.name} exists and does not belong to this SkillUpdate: delete or rename it"
+                message = f"{action.kind} {action.name} exists and is not this SkillUpdate's: delete or rename it"
                 raise _Occupied(Reason.NAME_CONFLICT, message) from None
 
     async def _apply_weights(self, namespace: str, action: ApplyWeights) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from skill_contract.step import Step
 from skill_operator import kube
-from skill_operator.api import UPDATE_UID_LABEL, ConditionType, SkillUpdate, parse
-from skill_operator.kube import DEPLOYMENTS, JOBS, PODS, SKILL_UPDATES, Kube, Object
+from skill_operator.api import QUEUE_LABEL, UPDATE_UID_LABEL, WORKLOAD_OWNER_LABEL, ConditionType, SkillUpdate, parse
+from skill_operator.engines import Engines
+from skill_operator.kube import DEPLOYMENTS, JOBS, JOBSETS, PODS, SKILL_UPDATES, WORKLOADS, Kube, Object
 from skill_operator.neighbours import Neighbours, of_model, of_target
 from skill_operator.observed import Observed, Target
 from skill_operator.plan import needs_neighbours
@@ -46,7 +47,9 @@ class Sight:
 class Lookout:
     """Looks after one update's world: reads it, remembers it, hears of changes."""
 
-    def __init__(self, api: Kube, neighbours: Neighbours, namespaces: tuple[str, ...], key: Key) -> None:
+    def __init__(
+        self, api: Kube, neighbours: Neighbours, engines: Engines, namespaces: tuple[str, ...], key: Key
+    ) -> None:
         self.key = key
         self.wake = asyncio.Event()
         """Set whenever there is something to think about."""
@@ -54,6 +57,7 @@ class Lookout:
         """`namespace/name` of the Deployment whose changes concern this update; empty for none yet."""
         self._api = api
         self._neighbours = neighbours
+        self._engines = engines
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._sight: Sight | None = None
         self._versions: dict[str, str] = {}
@@ -76,7 +80,7 @@ class Lookout:
         noticed, self._noticed = self._noticed, {}
         if any(self._versions.get(uid, "") != version for uid, version in noticed.items()):
             self._sight = None
-        if self._sight is None or _is_rolling(self._sight.update):
+        if self._sight is None or _is_rolling(self._sight.update) or _waits_for_engine(self._sight):
             return None
         return self._among_neighbours(self._sight)
 
@@ -89,7 +93,7 @@ class Lookout:
         """
         self._sight, self._versions = None, {}
         update = parse(await self._update())
-        observed = await self._children()
+        observed = await self._children(update)
         observed = replace(observed, target=await self._serving(update, observed))
         if needs_neighbours(update, observed):
             await self._ask_for_neighbours(update)
@@ -116,13 +120,26 @@ class Lookout:
         self._versions |= _versions([raw])
         return raw
 
-    async def _children(self) -> Observed:
-        own = f"{UPDATE_UID_LABEL}={self.key.uid}"
-        # Jobs first: a Job that is seen complete has its pods' last words in any later list of pods.
-        jobs = await self._api.list(JOBS, self.key.namespace, own)
-        pods = await self._api.list(PODS, self.key.namespace, own) if jobs else []
-        self._versions |= _versions([*jobs, *pods])
-        return Observed(jobs=step_jobs(jobs, pods))
+    async def _children(self, update: SkillUpdate) -> Observed:
+        namespace, own = self.key.namespace, f"{UPDATE_UID_LABEL}={self.key.uid}"
+        serves_jobset = _wants_jobset(update) and await self._engines.serve_jobset(self._api)
+        # Before their pods: a Job that is seen complete has its pods' last words in any later list of pods.
+        jobsets = await self._api.list(JOBSETS, namespace, own) if serves_jobset else []
+        jobs = await self._api.list(JOBS, namespace, own)
+        pods = await self._api.list(PODS, namespace, own) if jobs else []
+        self._versions |= _versions([*jobsets, *jobs, *pods])
+        workloads = await self._workloads([*jobsets, *jobs])
+        return Observed(jobs=step_jobs(jobs, pods, jobsets, workloads), serves_jobset=serves_jobset)
+
+    async def _workloads(self, jobs: list[Object]) -> list[Object]:
+        """Returns Kueue's Workloads of the Jobs that were given to a queue of its; none where there is no Kueue."""
+        uids = [job["metadata"]["uid"] for job in jobs if QUEUE_LABEL in (job["metadata"].get("labels") or {})]
+        if not uids:
+            return []
+        try:
+            return await self._api.list(WORKLOADS, self.key.namespace, f"{WORKLOAD_OWNER_LABEL} in ({','.join(uids)})")
+        except kube.Missing:
+            return []
 
     async def _serving(self, update: SkillUpdate, observed: Observed) -> Target | None:
         serving = update.spec.serving if update.spec else None
@@ -166,7 +183,7 @@ class Lookout:
 def running_trainer(observed: Observed) -> str:
     """Returns the address of the pod that trains; empty where none does."""
     job = observed.job(Step.TRAIN)
-    pod = next((pod for pod in job.pods if pod.running and pod.ip), None) if job else None
+    pod = next((pod for pod in job.pods if pod.index == 0 and pod.running and pod.ip), None) if job else None
     return pod.ip if pod else ""
 
 
@@ -179,6 +196,16 @@ def _is_rolling(update: SkillUpdate) -> bool:
     """Returns whether serving pods are looked at: they have no label of ours, so that no watch tells of them."""
     known = read(update.status)
     return known.rollout is not None or known.is_true(ConditionType.TARGET_BUSY)
+
+
+def _wants_jobset(update: SkillUpdate) -> bool:
+    return update.spec is not None and update.spec.training.nodes > 1
+
+
+def _waits_for_engine(sight: Sight) -> bool:
+    """Returns whether it waits for what no watch tells of: an engine that is missing, or a queue of Kueue's."""
+    is_queued = any(job.suspended and job.queue and not job.is_over for job in sight.seen.jobs)
+    return is_queued or (_wants_jobset(sight.update) and not sight.seen.serves_jobset)
 
 
 def _versions(objects: Iterable[Object]) -> dict[str, str]:

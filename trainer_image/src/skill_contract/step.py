@@ -10,6 +10,8 @@ from skill_contract.spec import Data, Gates, Method, Model, Skill, Training
 CONFIG_VARIABLE = "SKILL_CONFIG"
 PROGRESS_PORT = 8090
 """Container port, named `progress`, on which the train step serves /progress and /metrics."""
+MEETING_PORT = 29500
+"""Container port, named `meeting`, at which the first of several pods is found by the others; then they talk freely."""
 
 
 class Step(StrEnum):

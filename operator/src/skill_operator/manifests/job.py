@@ -54,7 +54,7 @@ def check_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: i
 
 
 def train_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1) -> dict[str, Any]:
-    """Returns the Indexed Job that trains on one node, evaluates and publishes."""
+    """Returns the Indexed Job that trains on one node, evaluates and publishes; of several: see `jobset`."""
     training = spec.training
     pod = step_pod(
         image=images.trainer,

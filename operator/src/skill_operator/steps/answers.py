@@ -15,7 +15,10 @@ from skill_operator.status import Failure
 MAX_RUNS = 5
 """How often a step whose answer was lost, or whose question was not heard, is run anew."""
 _TAIL = 1024
-_JOB_REASONS = {"BackoffLimitExceeded": Reason.RETRIES_EXHAUSTED}
+_JOB_REASONS = {
+    "BackoffLimitExceeded": Reason.RETRIES_EXHAUSTED,
+    "ReachedMaxRestarts": Reason.RETRIES_EXHAUSTED,  # a JobSet's
+}
 _KNOBS = {
     "train": "raise spec.training.resources, or lower spec.method.batchSize or spec.method.rollout.maxNewTokens",
     "check": "the training data or the model's configuration is larger than the check step's memory",
@@ -40,8 +43,8 @@ class Said:
 def answer(job: StepJob) -> Said | None:
     """Returns what a Job answered, or None while it still may."""
     if job.complete:
-        pod = next((pod for pod in job.pods if pod.outcome and pod.exit_code == ExitCode.FINISHED), None)
-        return _last_word(pod) if pod else Said(lost=True)
+        spoke = [pod for pod in job.pods if pod.outcome and pod.exit_code == ExitCode.FINISHED]
+        return _last_word(min(spoke, key=lambda pod: pod.index)) if spoke else Said(lost=True)
     exhausted = next((pod for pod in job.pods if pod.out_of_memory), None)
     if exhausted:
         return Said(failure=_out_of_memory(job, exhausted))
@@ -66,11 +69,11 @@ def _out_of_memory(job: StepJob, pod: StepPod) -> Failure:
 
 def _failure(job: StepJob) -> Failure:
     if job.failed_reason == "DeadlineExceeded":
-        return _too_slow(job)
-    pod = next((pod for pod in job.pods if pod.exit_code), None)
+        return too_slow(job, job.deadline_seconds)
+    pod = _culprit(job)
     reason = _JOB_REASONS.get(job.failed_reason, job.failed_reason or Reason.RETRIES_EXHAUSTED)
     if pod is None:
-        return Failure(reason=reason, retriable=True, message=f"Job {job.name}: {job.failed_message or reason}")
+        return Failure(reason=reason, retriable=True, message=f"{job.kind} {job.name}: {job.failed_message or reason}")
     if pod.outcome and pod.outcome.outcome in {Result.FAILED, Result.REJECTED}:
         retriable = pod.exit_code != ExitCode.USER_ERROR
         return _located(pod, reason=pod.outcome.reason, message=pod.outcome.message, retriable=retriable)
@@ -79,10 +82,19 @@ def _failure(job: StepJob) -> Failure:
     return _located(pod, reason=reason, message=message, retriable=True)
 
 
-def _too_slow(job: StepJob) -> Failure:
-    """The Job controller deletes the pod that ran too long: those that are left failed earlier, of something else."""
+def _culprit(job: StepJob) -> StepPod | None:
+    """Of several that failed together, the one that knows why; the others may only have missed it."""
+    failed = [pod for pod in job.pods if pod.exit_code]
+    return next((pod for pod in failed if pod.exit_code == ExitCode.USER_ERROR), failed[0] if failed else None)
+
+
+def too_slow(job: StepJob, seconds: int | None) -> Failure:
+    """Returns the failure of a Job that ran longer than `seconds`.
+
+    The pod that ran too long is deleted: those that are left failed earlier, of something else.
+    """
     knob = _DEADLINES.get(job.step, "see whether its pod could start, and reach the store and the serving pods")
-    message = f"Job {job.name} did not end within {job.deadline_seconds} s: {knob}"
+    message = f"{job.kind} {job.name} did not end within {seconds} s: {knob}"
     return Failure(reason=Reason.DEADLINE_EXCEEDED, retriable=True, message=message)
 
 
@@ -107,8 +119,8 @@ def lost_too_often(job: StepJob) -> Failure:
 
 
 def why_waiting(job: StepJob) -> str:
-    """Returns why no pod of a running Job runs, in Kubernetes' words; empty where one does or will soon."""
+    """Returns why a running Job's pods do not all run, in Kubernetes' words; empty where they do or will soon."""
     if job.suspended:
-        return "its Job is suspended, by a queue such as Kueue or by hand"
-    newest = job.pods[0] if job.pods else None
-    return newest.waiting if newest and newest.exit_code is None else ""
+        return f"its {job.kind} is suspended, by a queue such as Kueue or by hand"
+    newest = {pod.index: pod for pod in reversed(job.pods)}.values()
+    return next((pod.waiting for pod in newest if pod.waiting and pod.exit_code is None), "")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate
 from skill_operator.reading import model_key
-from skill_operator.status import Failure, Status
-from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict, fail
+from skill_operator.status import Status
+from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict
 
 
 def gone(facts: Facts) -> Verdict | None:
@@ -76,18 +76,6 @@ def refused(facts: Facts) -> Verdict | None:
     )
 
 
-def multi_node(facts: Facts) -> Verdict | None:
-    """Several nodes need a JobSet, which this version does not make."""
-    nodes = facts.spec.training.nodes
-    if nodes == 1:
-        return None
-    message = (
-        f"spec.training.nodes is {nodes}, and this version of the operator trains on one node only (several come with "
-        "JobSet): create a new SkillUpdate with nodes: 1"
-    )
-    return fail(facts, Failure(reason=Reason.MULTI_NODE_UNSUPPORTED, message=message))
-
-
 def suspend(facts: Facts) -> Verdict | None:
     """`spec.suspend`: the step is stopped and goes on from its checkpoint later; a rollout is finished first."""
     if not facts.spec.suspend or facts.known.rollout is not None:
@@ -98,7 +86,7 @@ def suspend(facts: Facts) -> Verdict | None:
         state=State.HELD,
         reason=Reason.SUSPENDED,
         message="spec.suspend is true: set it to false to go on from the last checkpoint",
-        actions=tuple(DeleteJob(job.name, job.uid) for job in running),
+        actions=tuple(DeleteJob(job.kind, job.name, job.uid) for job in running),
         marks={ConditionType.SUSPENDED: "spec.suspend is true"},
         requeue_after=RESYNC_SECONDS,
     )
@@ -149,4 +137,22 @@ def _enter(facts: Facts) -> Verdict:
         message="its turn has come",
         known=facts.learn(start_time=facts.known.start_time or facts.time),
         requeue_after=0,
+    )
+
+
+def engine(facts: Facts) -> Verdict | None:
+    """Several nodes train as a JobSet: said before the check, and gone as soon as the cluster has learnt the word."""
+    nodes = facts.spec.training.nodes
+    if nodes == 1 or facts.seen.serves_jobset or facts.known.condition(ConditionType.TRAINED):
+        return None
+    return Verdict(
+        phase=Phase.PENDING,
+        state=State.STALLED,
+        reason=Reason.JOBSET_MISSING,
+        message=(
+            f"spec.training.nodes is {nodes}, and this cluster does not serve JobSet (jobset.x-k8s.io/v1alpha2): "
+            "install it (https://jobset.sigs.k8s.io/docs/installation), and this update goes on by itself; or create "
+            "a new one with nodes: 1"
+        ),
+        requeue_after=LOOK_AGAIN_SECONDS,
     )

@@ -65,7 +65,7 @@ def forget(facts: Facts) -> Verdict | None:
         reason=Reason.PROMOTED,
         message=f"{known.published.version} stays: the way back is not wanted any more",
         known=without(known, [ConditionType.REVERTED]),
-        actions=tuple(DeleteJob(job.name, job.uid) for job in jobs),
+        actions=tuple(DeleteJob(job.kind, job.name, job.uid) for job in jobs),
         requeue_after=0,
     )
 

@@ -61,7 +61,7 @@ def _promoting(facts: Facts) -> Verdict | None:
     if job and not job.is_over:
         if any(pod.started for pod in job.pods):  # it may have moved the head: to stop it would lose the answer
             return _going_back("deleted: waits for the promote step, which decides whether the new weights stay")
-        actions: tuple[Action, ...] = () if job.deleting else (DeleteJob(job.name, job.uid),)
+        actions: tuple[Action, ...] = () if job.deleting else (DeleteJob(job.kind, job.name, job.uid),)
         return _going_back("deleted: the promote step, which has not started, is taken away first", actions)
     said = answer(job) if job else None
     if said and said.outcome and said.outcome.outcome == Result.SUCCEEDED:

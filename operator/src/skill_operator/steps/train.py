@@ -8,13 +8,13 @@ from __future__ import annotations
 from skill_contract.outcome import Outcome, Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import Step
-from skill_operator.actions import Action, CreateJob, DeletePod, News, PatchJob
+from skill_operator.actions import Action, CreateJob, DeleteJob, DeletePod, News, PatchJob
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339
-from skill_operator.manifests.job import train_job
+from skill_operator.manifests.jobset import train_workload
 from skill_operator.manifests.serving import version_uri
 from skill_operator.observed import StepJob
 from skill_operator.status import Failure, Published, Status, Training
-from skill_operator.steps.answers import MAX_RUNS, answer, lost_too_often, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, too_slow, why_waiting
 from skill_operator.steps.verdict import PROGRESS_SECONDS, Facts, Verdict, fail, missed, reached
 
 NO_CONTEXT_GAIN = "NoInContextGain"
@@ -28,7 +28,7 @@ def learn_training(facts: Facts) -> Status:
         return facts.known
     training = _counted(_progressed(facts.known.training or Training(), facts.seen.progress), job)
     known = facts.learn(training=training, gpu_seconds=_gpu_seconds(facts, job))
-    said = answer(job)
+    said = answer(job) or _overdue(facts, job)
     if said is None or said.lost:
         return known
     if said.failure:
@@ -52,6 +52,14 @@ def _judged(facts: Facts, known: Status, outcome: Outcome) -> Status:
     known = reached(facts, known, ConditionType.TRAINED, reason, message)
     known = reached(facts, known, ConditionType.EVALUATED, "GatesPassed", message)
     return reached(facts, known, ConditionType.PUBLISHED, reason, f"{outcome.version} at {uri}")
+
+
+def _overdue(facts: Facts, job: StepJob) -> Said | None:
+    """What has no deadline of its own in Kubernetes (a JobSet) is held to the spec's here."""
+    limit = facts.spec.training.active_deadline_seconds
+    if job.deadline_seconds is not None or job.started is None or facts.now - job.started <= limit:
+        return None
+    return Said(failure=too_slow(job, limit))
 
 
 def _progressed(training: Training, progress: Progress | None) -> Training:
@@ -81,7 +89,7 @@ def _counted(training: Training, job: StepJob) -> Training:
     # Failed pods may be gone by now (drained nodes, a Job made anew after a suspension): counts never fall.
     failures = job.failures - 1 if job.failed else job.failures
     restarts = max(training.restarts, failures)
-    preemptions = max(training.preemptions, sum(pod.is_preempted for pod in job.pods))
+    preemptions = max(training.preemptions, job.preemptions)
     has_started = bool(job.pods) and job.pods[0].started is not None
     attempt = max(training.attempt, 1 + restarts + preemptions) if has_started else training.attempt
     return training.model_copy(update={"restarts": restarts, "preemptions": preemptions, "attempt": attempt})
@@ -111,9 +119,11 @@ def train(facts: Facts) -> Verdict | None:
 def _stop(facts: Facts) -> tuple[Action, ...]:
     """A Job that would start further pods (after an out-of-memory) is suspended: no new pods, and the logs stay."""
     job = facts.seen.job(Step.TRAIN)
-    if job is None or job.is_over or job.suspended:
+    if job is None or job.is_over or job.deleting:
         return ()
-    return (PatchJob(job.name, {"spec": {"suspend": True}}),)
+    if job.queue:  # Kueue alone suspends and resumes what stands in its queues
+        return (DeleteJob(job.kind, job.name, job.uid),)
+    return () if job.suspended else (PatchJob(job.kind, job.name, {"spec": {"suspend": True}}),)
 
 
 def _run(facts: Facts) -> Verdict:
@@ -129,7 +139,7 @@ def _run(facts: Facts) -> Verdict:
 
 
 def _start(facts: Facts, run: int) -> Verdict:
-    manifest = train_job(facts.update, facts.spec, facts.images, run)
+    manifest = train_workload(facts.update, facts.spec, facts.images, run)
     return Verdict(
         phase=Phase.TRAINING,
         reason=Reason.TRAINING,
@@ -148,14 +158,26 @@ def _waiting(why: str) -> Verdict:
     )
 
 
+def _in_line(job: StepJob, why: str) -> Verdict:
+    """Kueue has not admitted it yet, or has taken its place away: it waits, and no clock runs."""
+    return Verdict(
+        phase=Phase.QUEUED,
+        reason=Reason.WAITING_FOR_ADMISSION,
+        message=f"queue {job.queue}: {why}",
+        requeue_after=PROGRESS_SECONDS,
+    )
+
+
 def _watch(facts: Facts, job: StepJob) -> Verdict:
+    if job.suspended and job.queue:
+        return _in_line(job, job.workload.waiting if job.workload else "Kueue has not looked at it yet")
     waiting = why_waiting(job)
     if waiting:
         return _waiting(waiting)
     grown = facts.spec.training.active_deadline_seconds
     actions: tuple[Action, ...] = ()
     if job.deadline_seconds is not None and grown > job.deadline_seconds:
-        actions = (PatchJob(job.name, {"spec": {"activeDeadlineSeconds": grown}}),)
+        actions = (PatchJob(job.kind, job.name, {"spec": {"activeDeadlineSeconds": grown}}),)
     stopped, news = _heartbeat(facts, job)
     # As last heard: between the trainer's last word and its Job's end nobody answers, and nothing has gone back.
     stage = facts.known.training.stage if facts.known.training else None
@@ -176,7 +198,7 @@ def _heartbeat(facts: Facts, job: StepJob) -> tuple[tuple[Action, ...], tuple[Ne
     One that does not answer at all is left alone: what is broken may be the network between.
     """
     limit = facts.spec.training.failure_policy.heartbeat_timeout_seconds
-    pod = next((pod for pod in job.pods if pod.running and not pod.deleting), None)
+    pod = next((pod for pod in job.pods if pod.index == 0 and pod.running and not pod.deleting), None)
     progress = facts.seen.progress
     if pod is None or progress is None or facts.now - progress.heartbeat <= limit:
         return (), ()
