@@ -42,6 +42,12 @@ EVERYTHING = {
         },
     },
     "networkPolicy": {"enabled": True},
+    "admissionPolicy": {
+        "enabled": True,
+        "actions": ["Warn", "Audit"],
+        "default": {"uriPrefixes": ["s3://a", "file:///b/"], "maxGpus": 8, "approval": "Manual"},
+        "namespaces": {"team-a": {"maxGpus": 64, "endpoints": ["aws"]}, "team-b": {}},
+    },
 }
 VARIATIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -123,7 +129,8 @@ def test_names_are_unique_and_placed(values):
     objects = render(values)
     names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
     assert len(names) == len(set(names))
-    cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+    admission = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", *admission}
     assert all((kind in cluster_wide) == (namespace is None) for kind, namespace, _ in names)
 
 
@@ -166,6 +173,26 @@ def test_the_ports_are_those_of_the_operator():
     assert ports == {"health": settings.health_port, "metrics": settings.metrics_port}
 
 
+def test_a_namespace_s_limits_complete_the_default_s():
+    assert not of_kind(render({}), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ConfigMap")
+    objects = render(EVERYTHING)
+    limits = {each["metadata"]["name"]: each["data"] for each in of_kind(objects, "ConfigMap")}
+    default = {"uriPrefixes": "s3://a\nfile:///b/", "maxGpus": "8", "approval": "Manual"}
+    assert limits["r-skillupdate-limits"] == limits["r-skillupdate-limits-team-b"] == default
+    assert limits["r-skillupdate-limits-team-a"] == {**default, "maxGpus": "64", "endpoints": "aws"}
+    chosen = {}
+    for binding in of_kind(objects, "ValidatingAdmissionPolicyBinding"):
+        (chosen[binding["spec"]["paramRef"]["name"]],) = binding["spec"]["matchResources"]["namespaceSelector"][
+            "matchExpressions"
+        ]
+    key = "kubernetes.io/metadata.name"
+    assert chosen == {
+        "r-skillupdate-limits": {"key": key, "operator": "NotIn", "values": ["team-a", "team-b"]},
+        "r-skillupdate-limits-team-a": {"key": key, "operator": "In", "values": ["team-a"]},
+        "r-skillupdate-limits-team-b": {"key": key, "operator": "In", "values": ["team-b"]},
+    }
+
+
 def test_the_rules_of_the_chart_are_those_of_the_plain_file():
     (rule,) = of_kind(render(EVERYTHING), "PrometheusRule")
     plain = (CHART / "files/alerts.yaml").read_text()
@@ -200,6 +227,8 @@ def test_one_operator_at_a_time():
         ({"resources": {"memory": "1Gi"}}, r"resources.*memory"),
         ({"metrics": {"serviceMonitor": {"interval": 30}}}, r"interval.*string"),
         ({"networkPolicy": {"apiServerPorts": []}}, r"apiServerPorts"),
+        ({"admissionPolicy": {"default": {"maxGPUs": 8}}}, r"maxGPUs"),
+        ({"admissionPolicy": {"namespaces": {"a": {"uriPrefixes": ["gs://a"]}}}}, r"uriPrefixes.*pattern"),
         ({"metrics": {"prometheusRule": {"runbookBase": "docs"}}}, r"runbookBase.*pattern"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where serviceAccount.create is false"),
         (

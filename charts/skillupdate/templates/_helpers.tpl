@@ -101,3 +101,38 @@ capabilities: {drop: [ALL]}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{/* The limits of one namespace, or of all that have none of their own: call with (list . "namespace" $limits $selector). */}}
+{{- define "skillupdate.limits" -}}
+{{- $root := index . 0 }}{{ $namespace := index . 1 }}{{ $limits := index . 2 }}{{ $selector := index . 3 }}
+{{- $policy := include "skillupdate.fullname" $root }}
+{{- $name := ternary (printf "%s-limits-%s" $policy $namespace) (printf "%s-limits" $policy) (ne $namespace "") }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $name }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "skillupdate.labels" $root | nindent 4 }}
+data:
+  {{- range $key, $value := $limits }}
+  {{ $key }}: {{ kindIs "slice" $value | ternary (join "\n" $value) (toString $value) | quote }}
+  {{- end }}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "skillupdate.labels" $root | nindent 4 }}
+spec:
+  policyName: {{ $policy }}
+  validationActions: {{ toJson $root.Values.admissionPolicy.actions }}
+  paramRef: {name: {{ $name }}, namespace: {{ $root.Release.Namespace }}, parameterNotFoundAction: Deny}
+  {{- if $selector.values }}
+  matchResources:
+    namespaceSelector:
+      matchExpressions: [{{ toJson $selector }}]
+  {{- end }}
+{{- end -}}
