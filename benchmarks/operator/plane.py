@@ -80,7 +80,7 @@ def play(plane: ControlPlane) -> None:
     config = plane.folder / "stages.yaml"
     config.write_text(yaml.safe_dump_all(STAGES))
     flags = [f"--kubeconfig={plane.kubeconfig}", f"--config={config}", "--manage-all-nodes=true"]
-    plane.processes.start("kwok", [binary("kwok"), *flags, "--node-lease-duration-seconds=0"])
+    plane.processes.start("kwok", [binary("kwok"), *flags])
 
     def ready() -> bool:
         plane.processes.require("kwok")
