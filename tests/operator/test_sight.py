@@ -128,6 +128,14 @@ async def test_event_in_the_middle_of_a_look_is_not_lost(unused_port: int):
         assert one.remembered() is None
 
 
+async def test_child_that_has_gone_without_an_event_is_found_missing(seen: tuple[Lookout, Server]):
+    one, _ = seen
+    one.confirm({raw.UID, JOB_UID, "uid-of-another"})
+    assert one.remembered() is not None
+    one.confirm({raw.UID})
+    assert one.remembered() is None
+
+
 async def test_own_write_is_remembered_and_its_event_is_no_news(seen: tuple[Lookout, Server]):
     one, server = seen
     written = at_work(phase="Training")

@@ -24,12 +24,15 @@ from skill_operator.api import (
     VERSION,
 )
 from skill_operator.conditions import is_settled
-from skill_operator.kube import SKILL_UPDATES, KubeError
+from skill_operator.kube import JOBS, PODS, SKILL_UPDATES, KubeError
 from skill_operator.reconcile import Reconciler, World
 from skill_operator.sight import Key
 
 logger = logging.getLogger(__name__)
 Body = Mapping[str, Any]
+_OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+_AUDIT_SECONDS = 600.0
+"""How long what was deleted while a watch was broken may be remembered."""
 
 
 class Desk:
@@ -41,6 +44,10 @@ class Desk:
         self._reconcilers: dict[str, Reconciler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._audit: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begins to look, now and then, for what has gone without an event."""
+        self._keep(asyncio.create_task(self._audit_for_ever(), name="audits"))
 
     def attend(self, body: Body, *, is_gone: bool) -> None:
         """Takes an update's event: starts its reconciler where there is work, and wakes whoever waits for it."""
@@ -73,26 +80,38 @@ class Desk:
     def listed(self, uid: str) -> None:
         """Takes an update of a watch's beginning: one that is known already is a sign that the watch was broken."""
         if uid in self._world.metrics.census and (self._audit is None or self._audit.done()):
-            self._audit = asyncio.create_task(self._forget_lost(), name="audit")
-            self._tasks.add(self._audit)
-            self._audit.add_done_callback(self._tasks.discard)
+            self._audit = asyncio.create_task(self._audit_soon(), name="audit")
+            self._keep(self._audit)
+
+    async def _audit_soon(self) -> None:
+        await asyncio.sleep(self._audit_seconds)  # one audit for all that the beginning brings
+        await self._forget_lost()
+
+    async def _audit_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_AUDIT_SECONDS)
+            await self._forget_lost()
 
     async def _forget_lost(self) -> None:
-        """Forgets updates that were deleted while the watch was broken: a new one tells only of what is there."""
-        await asyncio.sleep(self._audit_seconds)  # one audit for all that the beginning brings
+        """Forgets what was deleted while a watch was broken: when it begins again, it tells only of what is there."""
         known = self._world.metrics.census.uids
         namespaces: tuple[str | None, ...] = self._world.settings.watched or (None,)
+        kinds = ((SKILL_UPDATES, ""), (JOBS, _OURS), (PODS, _OURS))
+        there: set[str] = set()
         try:
-            listed = [uid for each in namespaces for uid in await self._world.kube.uids(SKILL_UPDATES, each)]
+            for namespace in namespaces:
+                for kind, selector in kinds:
+                    there |= await self._world.kube.uids(kind, namespace, selector)
         except KubeError as error:
-            logger.warning("updates that are gone may be remembered until the watch begins again: %s", error)
+            logger.warning("what is gone may be remembered for %.0f s more: %s", _AUDIT_SECONDS, error)
             return
-        lost = known.difference(listed)
+        lost = known - there
         for uid in lost:
             self._lose(uid)
         for uid, reconciler in self._reconcilers.items():
             if uid in lost:
                 reconciler.lookout.forget()
+            reconciler.lookout.confirm(there)
             reconciler.lookout.wake.set()  # it may have waited for one that is gone
 
     def _lose(self, uid: str) -> None:
@@ -115,9 +134,12 @@ class Desk:
         reconciler = Reconciler(self._world, key)
         self._reconcilers[key.uid] = reconciler
         task = asyncio.create_task(self._work(reconciler), name=f"{key.namespace}/{key.name}")
+        self._keep(task)
+        self._world.metrics.active.set(len(self._reconcilers))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
-        self._world.metrics.active.set(len(self._reconcilers))
 
     async def _work(self, reconciler: Reconciler) -> None:
         key = reconciler.key
@@ -153,6 +175,7 @@ def registry(world: World) -> kopf.OperatorRegistry:
             raise kopf.PermanentError(f"the API server does not serve {API_VERSION} {PLURAL}: apply crds/ first")
         if await world.engines.begin(world.kube):
             kopf.on.event("jobset.x-k8s.io", "v1alpha2", "jobsets", id="jobset", registry=handlers)(child)
+        desk.open()
 
     @kopf.on.cleanup(id="close", registry=handlers)
     async def close(**_: Any) -> None:
@@ -192,10 +215,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1.0
     settings.watching.chunk_size = 500
-    ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
-    settings.watching.label_selectors["batch", "v1", "jobs"] = ours
-    settings.watching.label_selectors["", "v1", "pods"] = ours
-    settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = ours
+    settings.watching.label_selectors["batch", "v1", "jobs"] = _OURS
+    settings.watching.label_selectors["", "v1", "pods"] = _OURS
+    settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = _OURS
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 15, 30) + (60,) * 8

@@ -102,9 +102,10 @@ class Kube:
         selectors = {name: value for name, value in (("labelSelector", selector), ("fieldSelector", fields)) if value}
         return [item async for item in self._pages(kind, namespace, selectors, _JSON)]
 
-    async def uids(self, kind: Kind, namespace: str | None) -> frozenset[str]:
-        """Returns the uids of all objects of a kind in a namespace (None: in all); only their metadata travels."""
-        return frozenset([item["metadata"]["uid"] async for item in self._pages(kind, namespace, {}, _METADATA)])
+    async def uids(self, kind: Kind, namespace: str | None, selector: str = "") -> frozenset[str]:
+        """Returns the uids of all objects of a kind that `list` would return; only their metadata travels."""
+        selectors = {"labelSelector": selector} if selector else {}
+        return frozenset([item["metadata"]["uid"] async for item in self._pages(kind, namespace, selectors, _METADATA)])
 
     async def _pages(
         self, kind: Kind, namespace: str | None, selectors: Mapping[str, str], accept: str

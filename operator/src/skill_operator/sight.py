@@ -8,7 +8,7 @@ merely remembered: `reconcile` looks first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from skill_contract.step import Step
@@ -111,6 +111,13 @@ class Lookout:
     def forget(self) -> None:
         """After an act, or a fault in the middle, nothing needs to be as it was."""
         self._sight = None
+
+    def confirm(self, there: Set[str]) -> None:
+        """Takes the uids of all Jobs and pods that there are: where one was seen that is not there, a look is due."""
+        jobs = self._sight.seen.jobs if self._sight else ()
+        seen = {job.uid for job in jobs if job.kind == "Job"} | {pod.uid for job in jobs for pod in job.pods}
+        if not seen <= there:
+            self.forget()
 
     async def _update(self) -> Object:
         raw = await self._api.find(SKILL_UPDATES, self.key.namespace, self.key.name)
