@@ -79,7 +79,7 @@ class Subject:
             self.plane.processes.require(_NAME)
             said = await self.series()
             seen = sum(value for name, value in said.items() if name.startswith("skill_operator_updates{"))
-            passes = said.get('skill_operator_reconcile_total{result="ok"}', 0)
+            passes = said.get('skill_operator_reconciles_total{result="ok"}', 0)
             if seen == objects and passes >= active == said.get("skill_operator_reconcilers_active"):
                 return time.time() - self.started
             await asyncio.sleep(0.1)

@@ -13,6 +13,7 @@ from tests.operator.api.conftest import Operator
 from tests.operator.api.place import Kubelet, Place, condition
 
 pytestmark = pytest.mark.api
+SERIES = ("reconciles", "api_requests")
 
 
 async def counted(operator: Operator) -> tuple[int, int]:
@@ -21,10 +22,9 @@ async def counted(operator: Operator) -> tuple[int, int]:
         text = (await client.get(f"http://127.0.0.1:{operator.metrics_port}/metrics")).text
     sums = [re.findall(rf"^skill_operator_{name}_total{{.*}} (\S+)$", text, re.MULTILINE) for name in SERIES]
     passes, requests = (round(sum(map(float, values))) for values in sums)
+    assert passes
+    assert requests
     return passes, requests
-
-
-SERIES = ("reconcile", "api_requests")
 
 
 async def until_a_pass_asks_nothing(operator: Operator) -> None:
