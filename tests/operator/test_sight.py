@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
+from skill_operator.engines import Engines
 from skill_operator.kube import Kube, Retryable
 from skill_operator.metrics import Metrics
 from skill_operator.neighbours import Neighbours
@@ -57,7 +58,7 @@ async def lookout(port: int, server: Server) -> AsyncIterator[Lookout]:
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         async with client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")) as api:
-            yield Lookout(Kube(api, Metrics()), Neighbours(), (), Key("team", "refund-tool", raw.UID))
+            yield Lookout(Kube(api, Metrics()), Neighbours(), Engines(), (), Key("team", "refund-tool", raw.UID))
     finally:
         await runner.cleanup()
 
