@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,10 +30,14 @@ USER = "skill-operator"
 
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
-    """The control plane with the CRD of this checkout, and the operator's rights as the chart grants them."""
-    install(control_plane.kubectl)
-    control_plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights()))
+    prepare(control_plane)
     return control_plane
+
+
+def prepare(plane: ControlPlane) -> None:
+    """Gives a control plane the CRD of this checkout, and the operator's rights as the chart grants them."""
+    install(plane.kubectl)
+    plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights()))
 
 
 def _rights() -> list[dict]:
@@ -54,7 +59,7 @@ def _free_port() -> int:
 class Operator:
     """The operator's process, which can be killed and started again."""
 
-    def __init__(self, plane: ControlPlane, log: Path) -> None:
+    def __init__(self, plane: ControlPlane, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self._log = log
         self.health_port, self.metrics_port = _free_port(), _free_port()
         self._environment = {
@@ -66,6 +71,7 @@ class Operator:
             "SKILL_HEALTH_PORT": str(self.health_port),
             "SKILL_STATUS_SECONDS": "1",
             "SKILL_LOG_FORMAT": "text",
+            **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -86,6 +92,15 @@ class Operator:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=20)
+
+    async def ready(self) -> None:
+        """Waits until its watches have begun."""
+        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"http://127.0.0.1:{self.health_port}/readyz")).status_code == 200:
+                        return
+                await asyncio.sleep(0.1)
 
     @property
     def is_alive(self) -> bool:
