@@ -172,7 +172,8 @@ class Kubelets:
             json=patch,
             headers={"Content-Type": "application/merge-patch+json"},
         )
-        assert answer.status_code in {200, 404, 409}, answer.text  # it may have gone meanwhile
+        # It may have gone meanwhile, or ended: then it does not begin to run.
+        assert answer.status_code in {200, 404, 409, 422}, answer.text
 
     # -- the training pods' progress --------------------------------------------------------------------------------
 

@@ -83,8 +83,12 @@ class World:
         await self.client.delete(f"/api/v1/namespaces/{cell.namespace}")
 
     async def calm(self) -> None:
-        """One operator, alive, and nothing between it and the API server."""
+        """A control plane and one operator, alive, and nothing between them."""
         self.proxy.troubles.clear()
+        if self.plane.processes.pid("kube-apiserver") is None:
+            await asyncio.to_thread(self.plane.start_apiserver)
+        if self.plane.processes.pid("kube-controller-manager") is None:
+            await asyncio.to_thread(self.plane.start_controllers)
         for extra in self.operators[1:]:
             if extra.is_alive:
                 await asyncio.to_thread(extra.kill)
