@@ -23,7 +23,7 @@ PLURAL = "skillupdates"
 
 FIELD_MANAGER = "skill-operator"
 FINALIZER = f"{GROUP}/rollout"
-"""Held only while a rollout is under way, so that a deletion in its middle first brings the old weights back."""
+"""Held only while a rollout or a revert is under way: a deletion in its middle first brings the old weights back."""
 WEIGHTS_ANNOTATION = f"{GROUP}/weights"
 WEIGHTS_FIELD_PATH = f"metadata.annotations['{WEIGHTS_ANNOTATION}']"
 

@@ -16,6 +16,7 @@ from skill_operator.api import (
     RUN_LABEL,
     STEP_CONTAINER,
     STEP_LABEL,
+    UPDATE_UID_LABEL,
     WEIGHTS_ANNOTATION,
     WEIGHTS_FIELD_PATH,
     WORKLOAD_OWNER_LABEL,
@@ -61,6 +62,19 @@ def step_jobs(
         within = inside.get(jobset["metadata"]["uid"])
         found.append(_step_jobset(jobset, within, own_pods(within), workload(jobset)))
     return tuple(found)
+
+
+def is_child(raw: Raw, uid: str) -> bool:
+    """Returns whether an object belongs to the update with this uid: by its label, or its owner where that is lost."""
+    metadata = raw["metadata"]
+    owners = {owner["uid"] for owner in metadata.get("ownerReferences") or ()}
+    return uid in owners or (metadata.get("labels") or {}).get(UPDATE_UID_LABEL) == uid
+
+
+def lost_labels(raw: Raw, manifest: Raw) -> dict[str, str]:
+    """Returns the labels that a child has to have to be found as the child that it is, and has not."""
+    there, wanted = raw["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
+    return {key: wanted[key] for key in (UPDATE_UID_LABEL, STEP_LABEL, RUN_LABEL) if there.get(key) != wanted[key]}
 
 
 def _step_job(raw: Raw, pods: list[StepPod], workload: Workload | None) -> StepJob:

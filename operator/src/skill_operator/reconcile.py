@@ -31,7 +31,6 @@ from skill_operator.api import (
     FIELD_MANAGER,
     FINALIZER,
     KIND,
-    UPDATE_UID_LABEL,
     ConditionType,
     Reason,
     SkillUpdate,
@@ -44,6 +43,7 @@ from skill_operator.metrics import Metrics
 from skill_operator.names import event_name
 from skill_operator.neighbours import Neighbours
 from skill_operator.plan import Plan, plan
+from skill_operator.reading import is_child, lost_labels
 from skill_operator.settings import Settings
 from skill_operator.sight import Gone, Key, Lookout, Sight, running_trainer
 from skill_operator.status import merge_patch, read
@@ -202,9 +202,12 @@ class Reconciler:
             there = await self.world.kube.find(kind, update.namespace, action.name)
             if there is None:
                 raise  # it went meanwhile, or the conflict was about something else, such as a quota
-            if (there["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL) != update.uid:
+            if not is_child(there, update.uid):
                 message = f"{action.kind} {action.name} exists and is not this SkillUpdate's: delete or rename it"
                 raise _Occupied(Reason.NAME_CONFLICT, message) from None
+            lost = lost_labels(there, action.manifest)
+            if lost:  # by somebody's hand: without them it is not found
+                await self.world.kube.patch(kind, update.namespace, action.name, {"metadata": {"labels": lost}})
 
     async def _apply_weights(self, namespace: str, action: ApplyWeights) -> None:
         manifest = weights_patch(action.deployment, action.weights)

@@ -9,16 +9,22 @@ from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate
 from skill_operator.reading import model_key
 from skill_operator.status import Status
+from skill_operator.steps.revert import has_begun
+from skill_operator.steps.rollback import is_late
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict
 
 
 def gone(facts: Facts) -> Verdict | None:
-    """A deleted update: nothing new is started; a rollout in its middle is first taken back (see `rollback`)."""
+    """A deleted update: nothing new is started, and what is half done is brought to an end.
+
+    A rollout in its middle is taken back (see `rollback`), a revert whose head may be back is finished (see `revert`).
+    """
     if not facts.update.deleting:
         return None
     rollout = facts.known.rollout
     is_rolling = rollout is not None and not facts.known.is_final
-    if facts.update.holds_finalizer and is_rolling:
+    is_going_back = has_begun(facts) and not is_late(facts)
+    if facts.update.holds_finalizer and (is_rolling or is_going_back):
         return None
     actions = (RemoveFinalizer(),) if facts.update.holds_finalizer else ()
     return Verdict(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
-from skill_operator.actions import Action, ApplyWeights, CreateJob, DeleteJob
+from skill_operator.actions import Action, AddFinalizer, ApplyWeights, CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.conditions import without
 from skill_operator.manifests.job import REVERT, promote_job
 from skill_operator.observed import StepJob
 from skill_operator.status import Rollout
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, why_waiting
+from skill_operator.steps.roll import lost_rollout
 from skill_operator.steps.target import come_back, who_rolls
 from skill_operator.steps.verdict import (
     LOOK_AGAIN_SECONDS,
@@ -31,7 +32,7 @@ def is_due(facts: Facts) -> bool:
     return facts.known.condition(ConditionType.REVERTED) is None and facts.seen.job(REVERT) is None
 
 
-def _has_begun(facts: Facts) -> bool:
+def has_begun(facts: Facts) -> bool:
     """Returns whether the head may be back: from there on the way back is finished, whatever the spec says."""
     job = facts.seen.job(REVERT)
     return facts.known.condition(ConditionType.REVERTED) is None and job is not None and not job.deleting
@@ -40,23 +41,31 @@ def _has_begun(facts: Facts) -> bool:
 def revert(facts: Facts) -> Verdict | None:
     """`spec.revert` on a succeeded update: head and pods back to the version before, or why not."""
     known = facts.known
-    if not known.is_true(ConditionType.SUCCEEDED) or not (facts.spec.revert or _has_begun(facts)):
+    if not known.is_true(ConditionType.SUCCEEDED) or not (facts.spec.revert or has_begun(facts)):
         return None
     reverted = known.condition(ConditionType.REVERTED)
     if reverted:
         phase = Phase.REVERTED if reverted.status == "True" else Phase.SUCCEEDED
         state = State.SUCCEEDED if reverted.status == "True" else State.STALLED
-        return Verdict(phase=phase, state=state, reason=reverted.reason, message=reverted.message, requeue_after=None)
-    if known.rollout is None or known.published is None or known.parent is None:
+        return Verdict(
+            phase=phase,
+            state=state,
+            reason=reverted.reason,
+            message=reverted.message,
+            actions=_let_go(facts),
+            requeue_after=None,
+        )
+    rollout = known.rollout or lost_rollout(facts)
+    if rollout is None or known.published is None or known.parent is None:
         return _refuse(facts, "this update has rolled out nothing, so there is no version before it to go back to")
-    return _wait(facts) or _move_head(facts) or _bring_back(facts, known.rollout)
+    return _wait(facts) or _move_head(facts) or _bring_back(facts, rollout)
 
 
 def forget(facts: Facts) -> Verdict | None:
     """A way back that was refused or has not begun, and is not wanted any more: it can be asked for again."""
     known = facts.known
     stands_back = known.is_true(ConditionType.SUCCEEDED) and known.is_false(ConditionType.READY)
-    if facts.spec.revert or not stands_back or known.published is None or _has_begun(facts):
+    if facts.spec.revert or not stands_back or known.published is None or has_begun(facts):
         return None
     jobs = [job for job in facts.seen.jobs if job.step == REVERT and not job.deleting]
     return Verdict(
@@ -86,8 +95,13 @@ def _refuse(facts: Facts, message: str) -> Verdict:
         reason=Reason.REVERT_REFUSED,
         message=message,
         known=known,
+        actions=_let_go(facts),
         requeue_after=None,
     )
+
+
+def _let_go(facts: Facts) -> tuple[Action, ...]:
+    return (RemoveFinalizer(),) if facts.update.holds_finalizer else ()
 
 
 def _move_head(facts: Facts) -> Verdict | None:
@@ -127,7 +141,9 @@ def _ask(facts: Facts, job: StepJob | None) -> Verdict:
         step=REVERT,
         run=job.run + 1 if job else 1,
     )
-    return _going_back("the head is moved back", CreateJob(manifest))
+    # Held first: deleted with the head back and the pods not, they would be left to serve what is not the head.
+    hold = () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
+    return _going_back("the head is moved back", *hold, CreateJob(manifest))
 
 
 def _going_back(message: str, *actions: Action) -> Verdict:
@@ -185,5 +201,6 @@ def _done(facts: Facts, message: str) -> Verdict:
         reason=Reason.REVERTED,
         message=message,
         known=known,
+        actions=_let_go(facts),
         requeue_after=None,
     )

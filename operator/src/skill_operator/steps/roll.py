@@ -144,6 +144,21 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
     )
 
 
+def lost_rollout(facts: Facts) -> Rollout | None:
+    """Returns the rollout of an update that was promoted and whose status was lost since; None where there was none."""
+    if facts.spec.serving is None or facts.known.published is None or facts.known.parent is None:
+        return None
+    previous, digest = _parent(facts)
+    candidate = weights_of(facts.known.published)
+    return Rollout(
+        previous=previous,
+        previous_digest=digest,
+        candidate=candidate,
+        started_at=facts.time,
+        deadline=_deadline(facts),
+    )
+
+
 def _before(facts: Facts, target: Target) -> tuple[str, str]:
     """Returns the annotation to go back to, and the digest that its pods really have."""
     return target.weights, served_digest(target) or digest_in(target.weights) or _parent(facts)[1]

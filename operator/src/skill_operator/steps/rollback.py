@@ -46,12 +46,13 @@ def withdrawn(facts: Facts) -> Verdict | None:
     rollout = facts.known.rollout
     if not facts.update.deleting or rollout is None or facts.known.is_final:
         return None
-    if _is_late(facts):
+    if is_late(facts):
         return _let_go(facts, "deleted, and the rollback did not finish in time: look at the Deployment")
     return _promoting(facts) or _withdraw(facts, rollout)
 
 
-def _is_late(facts: Facts) -> bool:
+def is_late(facts: Facts) -> bool:
+    """Returns whether a deleted update has been held as long as it may be."""
     deleted, serving = facts.update.deleted, facts.spec.serving
     return deleted is not None and serving is not None and facts.now > deleted + serving.progress_deadline_seconds
 
