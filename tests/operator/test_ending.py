@@ -119,6 +119,65 @@ def test_revert_takes_the_head_back_first_and_then_the_pods():
     assert is_settled(sim.body)
 
 
+def reverting() -> Sim:
+    """An update whose head is being moved back."""
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    return sim
+
+
+def brought_back(sim: Sim) -> None:
+    sim.finish("revert")
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+
+
+def test_revert_holds_the_finalizer_until_head_and_pods_are_back():
+    sim = reverting()
+    assert sim.body["metadata"]["finalizers"] == [FINALIZER]
+    brought_back(sim)
+    assert (sim.status.phase, sim.body["metadata"]["finalizers"]) == ("Reverted", [])
+
+
+def test_revert_that_is_refused_lets_go():
+    sim = reverting()
+    sim.finish("revert", raw.outcome(Step.PROMOTE, Result.FAILED, "HeadMoved"))
+    sim.settle()
+    assert (why(sim)[0], sim.body["metadata"]["finalizers"]) == ("RevertRefused", [])
+
+
+def test_update_that_is_deleted_in_its_revert_brings_the_pods_back_first():
+    """The head may be back already: nobody else would bring the pods to it."""
+    sim = reverting()
+    sim.delete()
+    sim.finish("revert")
+    sim.settle()
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (PREVIOUS, [FINALIZER])
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert sim.body["metadata"]["finalizers"] == []
+
+
+def test_deleted_update_whose_revert_does_not_end_is_let_go():
+    sim = reverting()
+    sim.delete()
+    sim.settle()
+    assert sim.body["metadata"]["finalizers"] == [FINALIZER]
+    sim.now += 1801
+    sim.settle()
+    assert sim.body["metadata"]["finalizers"] == []
+
+
+def test_revert_whose_status_is_erased_goes_back_to_the_parent():
+    sim = reverting()
+    sim.body["status"] = {}
+    brought_back(sim)
+    assert (sim.status.phase, sim.annotation) == ("Reverted", PREVIOUS)
+
+
 def test_revert_waits_for_an_update_that_rolls_the_same_target():
     sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
     sim.until_done()
