@@ -82,6 +82,11 @@ class World:
         """Takes a cell's namespace away, without waiting for it."""
         await self.client.delete(f"/api/v1/namespaces/{cell.namespace}")
 
+    async def clear(self) -> None:
+        """Takes all cells' namespaces away, without waiting for it."""
+        for namespace in self.kubelets.scripts:
+            await self.client.delete(f"/api/v1/namespaces/{namespace}")
+
     async def calm(self) -> None:
         """A control plane and one operator, alive, and nothing between them."""
         self.proxy.troubles.clear()
