@@ -7,7 +7,6 @@ import json
 
 import aiohttp
 import pytest
-import yaml
 from aiohttp import web
 
 from skill_contract.progress import Progress, Stage
@@ -17,7 +16,6 @@ from skill_operator.health import serve_health
 from skill_operator.kube import Kind, conflicting_managers
 from skill_operator.settings import SettingsError, read_settings
 from skill_operator.trainer_client import TrainerClient
-from tests.operator import raw
 
 IMAGES = {"SKILL_TRAINER_IMAGE": "t:1", "SKILL_STORE_IMAGE": "s:1"}
 
@@ -40,18 +38,6 @@ def test_run_without_settings_ends_with_a_clear_word(capsys, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     assert main(["run"]) == 64
     assert "SKILL_TRAINER_IMAGE" in capsys.readouterr().err
-
-
-def test_plan_shows_what_would_be_done_without_a_cluster(tmp_path, capsys):
-    document = raw.update()
-    del document["status"], document["metadata"]["uid"], document["metadata"]["namespace"]
-    path = tmp_path / "update.yaml"
-    path.write_text(yaml.safe_dump_all([{"kind": "Secret"}, document]))
-    assert main(["plan", str(path)]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["update"] == "refund-tool"
-    (action,) = shown["passes"][-1]["actions"]
-    assert action["create"]["metadata"]["labels"]["sdft.dev/step"] == "check"
 
 
 async def test_health_answers_and_says_when_it_is_ready(unused_port):

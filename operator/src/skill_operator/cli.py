@@ -1,4 +1,4 @@
-"""The command line: `run` the operator, `plan` a file without a cluster, `release-finalizers` before an uninstall."""
+"""The command line: `run` the operator, `plan` what it would do, `release-finalizers` before an uninstall."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import asyncio
 import json
 import os
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from skill_operator.actions import Action, ApplyWeights, CreateJob, DeleteJob, DeletePod, PatchJob
-from skill_operator.api import FINALIZER, parse
-from skill_operator.kube import SKILL_UPDATES, Kube, connect
+from skill_operator.api import FINALIZER
+from skill_operator.kube import SKILL_UPDATES, Kube, KubeError, connect
 from skill_operator.main import operate
 from skill_operator.manifests.pod import Images
 from skill_operator.metrics import Metrics
-from skill_operator.observed import Observed
-from skill_operator.plan import Plan, plan
-from skill_operator.settings import Settings, SettingsError, read_settings
+from skill_operator.preview import FileError, Viewer, foresee, open_file, read_updates
+from skill_operator.settings import SettingsError, own_version, read_settings
+from skill_operator.trainer_client import TrainerClient
 
 CONFIGURATION = 64
-"""Exit code for a wrong configuration (sysexits, EX_USAGE)."""
+"""Exit code for a wrong configuration or file (sysexits, EX_USAGE)."""
+UNAVAILABLE = 69
+"""Exit code where the API server did not do what was asked (sysexits, EX_UNAVAILABLE)."""
+NO_CLUSTER = (
+    "KUBECONFIG, or plan --context, says which cluster is meant; kubectl auth can-i --list, what you may read there. "
+    "Where you may not list SkillUpdates of all namespaces, name some in SKILL_NAMESPACES."
+)
+PLAN = """Prints what the operator would do for the SkillUpdates in a file, pass by pass up to the first that acts or
+waits, and does nothing. Without --live each counts as new, with nothing before it in the queue."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,81 +37,79 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return int(given.command(given))
-    except SettingsError as error:
+    except (SettingsError, FileError) as error:
         print(error, file=sys.stderr)
         return CONFIGURATION
+    except KubeError as error:
+        print(f"{error}\n{NO_CLUSTER}", file=sys.stderr)
+        return UNAVAILABLE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="skill-operator", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="run the operator (configured by SKILL_… variables)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run the operator",
+        description="Runs the operator. SKILL_… variables configure it (docs/operator.md).",
+    )
+    run.add_argument("--log-format", choices=["json", "text"], help="instead of SKILL_LOG_FORMAT")
+    run.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], help="instead of SKILL_LOG_LEVEL")
     run.set_defaults(command=_run)
-    show = commands.add_parser("plan", help="print what would be done for the SkillUpdates in a file, were they new")
-    show.add_argument("file", type=Path)
-    show.set_defaults(command=_plan)
+    _add_plan(commands.add_parser("plan", help="print what would be done for SkillUpdates now", description=PLAN))
     release = commands.add_parser("release-finalizers", help="let go of all SkillUpdates, before an uninstall")
     release.set_defaults(command=_release)
     return parser
 
 
-def _run(_: argparse.Namespace) -> int:
-    settings = read_settings(os.environ)
-    print(json.dumps({"message": "settings", **_public(settings)}), file=sys.stderr)
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="YAML or JSON with SkillUpdates; - reads the standard input")
+    parser.add_argument(
+        "--live", action="store_true", help="look at the cluster, read only: what is there, and the queue"
+    )
+    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig to look at; it implies --live")
+    parser.add_argument(
+        "--namespace", "-n", default="default", help="of SkillUpdates that name none (default: default)"
+    )
+    parser.add_argument(
+        "--output", "-o", choices=["yaml", "json"], default="yaml", help="json: one list (default: yaml)"
+    )
+    parser.set_defaults(command=_plan)
+
+
+def _run(given: argparse.Namespace) -> int:
+    flags = {"SKILL_LOG_FORMAT": given.log_format, "SKILL_LOG_LEVEL": given.log_level}
+    settings = read_settings({**os.environ, **{name: value for name, value in flags.items() if value}})
     asyncio.run(operate(settings))
     return 0
 
 
-def _public(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-
-
 def _plan(given: argparse.Namespace) -> int:
-    for document in yaml.safe_load_all(given.file.read_text()):
-        if document and document.get("kind") == "SkillUpdate":
-            plain = json.loads(json.dumps(describe(document)))  # enumerations become strings
-            print(yaml.safe_dump(plain, sort_keys=False, width=120))
+    with open_file(given.file, sys.stdin) as file:
+        updates = read_updates(file, given.file, given.namespace)
+    if given.live or given.context:
+        plans = asyncio.run(_look(updates, given.context))
+    else:
+        plans = [foresee(update, _images()) for update in updates]
+    plain = json.loads(json.dumps(plans))  # enumerations become strings
+    if given.output == "json":
+        print(json.dumps(plain, indent=2))
+    else:
+        print(yaml.safe_dump_all(plain, sort_keys=False, width=120, allow_unicode=True), end="")
     return 0
 
 
-def describe(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns, as plain data, what the operator would do for a SkillUpdate whose turn has come, pass by pass."""
-    body = _as_stored(document)
-    images = Images(trainer="<trainer image>", store="<store image>")
-    passes: list[dict[str, Any]] = []
-    planned = None
-    while planned is None or (not planned.actions and planned.requeue_after == 0 and len(passes) < 10):
-        planned = plan(parse(body), Observed(), images, time.time())
-        passes.append(_pass(planned))
-        body["status"] = dict(planned.status)
-    return {"update": document["metadata"]["name"], "passes": passes}
+async def _look(updates: list[dict[str, Any]], context: str | None) -> list[dict[str, Any]]:
+    namespaces = tuple(name for name in os.environ.get("SKILL_NAMESPACES", "").split(",") if name)
+    async with connect(Metrics(), context) as kube, TrainerClient() as trainers:
+        viewer = Viewer(kube, trainers, namespaces, _images())
+        return [await viewer.foresee(update) for update in updates]
 
 
-def _as_stored(document: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"namespace": "default", "uid": "00000000-0000-0000-0000-000000000000", **document["metadata"]}
-    return {**document, "metadata": metadata, "status": {}}
-
-
-def _pass(planned: Plan) -> dict[str, Any]:
-    ready = next(c for c in planned.status["conditions"] if c["type"] == "Ready")
-    return {
-        "phase": planned.status["phase"],
-        "message": ready["message"],
-        "actions": [_in_words(action) for action in planned.actions],
-    }
-
-
-def _in_words(action: Action) -> Any:
-    match action:
-        case CreateJob():
-            return {"create": dict(action.manifest)}
-        case PatchJob():
-            return {"patch": action.name, "with": dict(action.patch)}
-        case DeleteJob() | DeletePod():
-            return {"delete": action.name}
-        case ApplyWeights():
-            return {"annotate": action.deployment, "weights": action.weights}
-    return type(action).__name__
+def _images() -> Images:
+    """The operator's own images are its settings, not the cluster's: unknown here, unless the variables say them."""
+    named = {step: os.environ.get(f"SKILL_{step.upper()}_IMAGE", f"<{step} image>") for step in ("trainer", "store")}
+    return Images(trainer=named["trainer"], store=named["store"], version=own_version())
 
 
 def _release(_: argparse.Namespace) -> int:

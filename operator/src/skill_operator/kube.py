@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -220,12 +220,27 @@ def conflicting_managers(error: KubeError) -> str:
 
 
 @asynccontextmanager
-async def connect(metrics: Metrics) -> AsyncIterator[Kube]:
-    """Yields the API server that this process has access to: that of its pod, or that of KUBECONFIG."""
+async def connect(metrics: Metrics, context: str | None = None) -> AsyncIterator[Kube]:
+    """Yields the API server that this process has access to: that of its pod, or that of KUBECONFIG.
+
+    Args:
+        context: of KUBECONFIG, which is then what counts.
+
+    Raises:
+        KubeError: there is no such configuration.
+    """
     configuration = client.Configuration()
     try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except config.ConfigException:
-        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        await _configure(configuration, context)
+    except config.ConfigException as error:
+        raise KubeError(f"no cluster to talk to: {error}") from error
     async with client.ApiClient(configuration) as api:
         yield Kube(api, metrics)
+
+
+async def _configure(configuration: client.Configuration, context: str | None) -> None:
+    if context is None:
+        with suppress(config.ConfigException):
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            return
+    await config.load_kube_config(client_configuration=configuration, context=context)  # type: ignore[no-untyped-call]

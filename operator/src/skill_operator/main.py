@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 from skill_operator.handlers import configure_logging, watch
 from skill_operator.health import pulse, serve_health
@@ -13,6 +15,8 @@ from skill_operator.metrics import Metrics
 from skill_operator.reconcile import World
 from skill_operator.settings import Settings, own_version
 from skill_operator.trainer_client import TrainerClient
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -26,6 +30,7 @@ async def build_world(settings: Settings) -> AsyncIterator[World]:
 async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None:
     """Runs the operator until SIGTERM (or `stop`); everything that it knows is in the cluster."""
     configure_logging(level=settings.log_level, is_json=settings.log_format == "json")
+    logger.info("the operator starts: %s", settings, extra={"configuration": asdict(settings)})
     ready = asyncio.Event()
     async with build_world(settings) as world:
         if settings.metrics_port:

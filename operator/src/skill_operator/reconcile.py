@@ -82,6 +82,8 @@ class Reconciler:
         self.world = world
         self.key = key
         self.lookout = Lookout(world.kube, world.neighbours, world.engines, world.settings.watched, key)
+        self._fields = {"namespace": key.namespace, "update": key.name}
+        """What each line of the log carries, beside its text."""
         self._written = float("-inf")
         self._failures = 0
         self._told: set[str] = set()
@@ -107,15 +109,15 @@ class Reconciler:
             return None
         except kube.Conflict as conflict:
             metrics.reconciles.labels("conflict").inc()
-            logger.debug("%s/%s: %s", self.key.namespace, self.key.name, conflict)
+            logger.debug("%s: %s", self.key, conflict, extra=self._fields)
             return self._backoff(0.2)
         except (kube.KubeError, TimeoutError) as error:
             metrics.reconciles.labels("error").inc()
-            logger.warning("%s/%s: %s", self.key.namespace, self.key.name, error or "the pass took too long")
+            logger.warning("%s: %s", self.key, error or "the pass took too long", extra=self._fields)
             return self._backoff(1.0)
         except Exception:
             metrics.reconciles.labels("crash").inc()
-            logger.exception("%s/%s: the pass failed", self.key.namespace, self.key.name)
+            logger.exception("%s: the pass failed", self.key, extra=self._fields)
             return self._backoff(1.0)
         self._failures = 0
         metrics.reconciles.labels("ok").inc()
@@ -259,10 +261,9 @@ class Reconciler:
     def _report(self, update: SkillUpdate, planned: Plan) -> None:
         created = to_unix(update.created) or time.time()
         self.world.metrics.changed(update.status, planned.status, created)
-        ready = read(planned.status).condition(ConditionType.READY)
-        logger.info(
-            "%s/%s: %s: %s", update.namespace, update.name, planned.status["phase"], ready.message if ready else ""
-        )
+        phase, ready = planned.status["phase"], read(planned.status).condition(ConditionType.READY)
+        reason, message = (ready.reason, ready.message) if ready else ("", "")
+        logger.info("%s: %s: %s", self.key, phase, message, extra={**self._fields, "phase": phase, "reason": reason})
 
     async def _tell(self, update: SkillUpdate, news: News) -> None:
         """Posts an Event; the same news has the same name, so it is told once, by however many operators."""
@@ -295,7 +296,7 @@ class Reconciler:
         except kube.Conflict:
             return
         except kube.KubeError as error:
-            logger.warning("an event was lost: %s", error)
+            logger.warning("%s: an event was lost: %s", self.key, error, extra=self._fields)
         else:
             self.world.metrics.told(news.reason)
 

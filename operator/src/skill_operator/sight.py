@@ -35,6 +35,9 @@ class Key:
     name: str
     uid: str
 
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -92,7 +95,10 @@ class Lookout:
             KubeError: the API server could not be asked.
         """
         self._sight, self._versions = None, {}
-        update = parse(await self._update())
+        return await self.see(parse(await self._update()))
+
+    async def see(self, update: SkillUpdate) -> Sight:
+        """Returns what there is now around an update as it is given; raises KubeError as `look` does."""
         observed = await self._children(update)
         observed = replace(observed, target=await self._serving(update, observed))
         if needs_neighbours(update, observed):

@@ -59,8 +59,15 @@ def _free_port() -> int:
 class Operator:
     """The operator's process, which can be killed and started again."""
 
-    def __init__(self, plane: ControlPlane, log: Path, environment: Mapping[str, str] | None = None) -> None:
-        self._log = log
+    def __init__(
+        self,
+        plane: ControlPlane,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        flags: tuple[str, ...] = (),
+    ) -> None:
+        self._log, self._flags = log, flags
         self.health_port, self.metrics_port = _free_port(), _free_port()
         self._environment = {
             **os.environ,
@@ -78,7 +85,10 @@ class Operator:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "skill_operator.cli", "run"], env=self._environment, stdout=log, stderr=log
+                [sys.executable, "-m", "skill_operator.cli", "run", *self._flags],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
             )
 
     def kill(self) -> None:
