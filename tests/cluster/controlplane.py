@@ -50,6 +50,12 @@ class Endpoints:
         return f"https://{self.host}:{self.api}"
 
 
+def free_port() -> int:
+    """Return a port of the loopback address that nobody uses now."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        return int(server.getsockname()[1])
+
+
 class ControlPlane:
     """A control plane, as a context manager: ready on entry, ended on exit.
 

@@ -34,6 +34,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             _build([program for module in needed for program in module.packages])
         elif "api" in rungs:
             _build([*PROCESSES, "kubectl"])
+        if "engines" in rungs:
+            _build(["jobset", "kueue"])
         if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model
             images.prepare(*images.TARGETS, "seaweedfs")
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import yaml
 from tests.api.crd import install
 from tests.cluster.binaries import binary
 from tests.cluster.console import run
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster.controlplane import ControlPlane, free_port
 from tests.operator.api.place import Kubelet, Place
 
 ROOT = Path(__file__).parents[3]
@@ -51,11 +50,6 @@ def _rights() -> list[dict]:
     return documents
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 class Operator:
     """The operator's process, which can be killed and started again."""
 
@@ -68,7 +62,7 @@ class Operator:
         flags: tuple[str, ...] = (),
     ) -> None:
         self._log, self._flags = log, flags
-        self.health_port, self.metrics_port = _free_port(), _free_port()
+        self.health_port, self.metrics_port = free_port(), free_port()
         self._environment = {
             **os.environ,
             "KUBECONFIG": str(plane.kubeconfig_for(USER)),
@@ -119,6 +113,11 @@ class Operator:
 
 @pytest.fixture(scope="package")  # it must not live on beside other tests of the same API server
 def operator_process(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    yield from running_operator(plane, tmp_path_factory)
+
+
+def running_operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Yields an operator that runs, and ends it."""
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     process = Operator(plane, log)
     process.start()

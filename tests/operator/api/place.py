@@ -22,6 +22,9 @@ Raw = dict[str, Any]
 COLLECTIONS = {
     "skillupdates": "/apis/sdft.dev/v1alpha1",
     "jobs": "/apis/batch/v1",
+    "jobsets": "/apis/jobset.x-k8s.io/v1alpha2",
+    "localqueues": "/apis/kueue.x-k8s.io/v1beta2",
+    "workloads": "/apis/kueue.x-k8s.io/v1beta2",
     "pods": "/api/v1",
     "deployments": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",

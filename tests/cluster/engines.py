@@ -1,0 +1,164 @@
+"""JobSet's and Kueue's controllers beside a control plane: their own manifests, webhooks included, as processes.
+
+What a cluster does for their pods is done here: the Service of the webhooks is an alias of this machine, and their
+certificate is laid where the pod would find it.
+"""
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.binaries import binary
+from tests.cluster.controlplane import LOOPBACK, ControlPlane, free_port
+from tests.cluster.processes import wait_until
+
+Manifest = dict[str, Any]
+_CONFIGURATIONS: dict[str, Manifest] = {
+    "jobset": {
+        "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
+        "internalCertManagement": {"enable": False},  # its own would look for them in one folder of the machine
+    },
+    "kueue": {
+        "apiVersion": "config.kueue.x-k8s.io/v1beta2",
+        "integrations": {"frameworks": ["batch/job", "jobset.x-k8s.io/jobset"]},
+        "featureGates": {"VisibilityOnDemand": False},  # an aggregated API server of its own
+    },
+}
+_GROUPS = ({"batch"}, {"jobset.x-k8s.io"}, {"kueue.x-k8s.io"})
+"""API groups whose webhooks are installed; those of other frameworks, and of every pod, have nothing to do here."""
+
+
+class Engine:
+    """One of the two on a control plane: `install`, then `start` once kube-controller-manager runs, then `stop`."""
+
+    def __init__(self, plane: ControlPlane, program: str) -> None:
+        self._plane, self._program = plane, program
+        self._folder = binary(program).parent / "config"
+        self._namespace, self._service = f"{program}-system", f"{program}-webhook-service"
+        self._secret = f"{program}-webhook-server-cert"
+        self._webhook_port, self._health_port = free_port(), free_port()
+        self._certificates = plane.folder / program / "certificates"
+        self._makes_certificates = "internalCertManagement" not in _CONFIGURATIONS[program]
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Yield what is to be applied; the webhooks refuse everything until `start`."""
+        service = {"type": "ExternalName", "externalName": "localhost"}
+        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self._namespace}}
+        yield {"apiVersion": "v1", "kind": "Service", "metadata": self._named(self._service), "spec": service}
+        yield {"apiVersion": "v1", "kind": "Secret", "metadata": self._named(self._secret)}
+        yield from self._crds()
+        yield from self._webhooks()
+
+    def start(self) -> None:
+        """Start the controller and wait until it is ready.
+
+        Raises:
+            ClusterError: it ended or was not ready in time; the message has its log's tail.
+        """
+        self._certificates.mkdir(parents=True, exist_ok=True)
+        if not self._makes_certificates:
+            pair = self._plane.authority.issue(
+                self._program, self._service, hosts=[f"{self._service}.{self._namespace}.svc"]
+            )
+            _replace(self._certificates / "tls.crt", pair.certificate.read_bytes())
+            _replace(self._certificates / "tls.key", pair.key.read_bytes())
+        configuration = self._certificates.with_name("configuration.json")
+        configuration.write_text(json.dumps(self._configuration()))  # JSON is YAML
+        program, processes = self._program, self._plane.processes
+        environment = {"KUBECONFIG": str(self._plane.kubeconfig)}
+        processes.start(program, [binary(program), f"--config={configuration}"], environment)
+        if self._makes_certificates:
+            processes.wait(program, self._take_certificates, f"the certificate of {program}", 60)
+            wait_until(self._has_trust, f"the trust in {program}'s webhooks", 60, processes.log(program))
+        processes.wait(program, self._is_ready, f"the start of {program}", 60)
+
+    def stop(self) -> None:
+        """End the controller."""
+        self._plane.processes.stop(self._program, seconds=3)
+
+    def _configuration(self) -> Manifest:
+        return _CONFIGURATIONS[self._program] | {
+            "kind": "Configuration",
+            "health": {"healthProbeBindAddress": f"{LOOPBACK}:{self._health_port}"},
+            "metrics": {"bindAddress": "0"},
+            "webhook": {"host": LOOPBACK, "port": self._webhook_port, "certDir": str(self._certificates)},
+            "leaderElection": {"leaderElect": False},
+        }
+
+    def _crds(self) -> Iterator[Manifest]:
+        folder = self._folder / "crd"
+        patches = _load(folder / "kustomization.yaml")[0].get("patches", ())
+        conversions = {}
+        for patch in [_load(folder / each["path"])[0] for each in patches]:
+            if "spec" in patch:
+                conversion = patch["spec"]["conversion"]
+                conversion["webhook"]["clientConfig"] = self._client(conversion["webhook"]["clientConfig"])
+                conversions[patch["metadata"]["name"]] = {"conversion": conversion}
+        for file in sorted((folder / "bases").iterdir()):
+            (crd,) = _load(file)
+            yield crd | {"spec": crd["spec"] | conversions.get(crd["metadata"]["name"], {})}
+
+    def _webhooks(self) -> Iterator[Manifest]:
+        for document in _load(self._folder / "webhook" / "manifests.yaml"):
+            document["metadata"]["name"] = f"{self._program}-{document['metadata']['name']}"
+            document["webhooks"] = [
+                webhook | {"clientConfig": self._client(webhook["clientConfig"])}
+                for webhook in document["webhooks"]
+                if all(set(rule["apiGroups"]) in _GROUPS for rule in webhook["rules"])
+            ]
+            yield document
+
+    def _client(self, given: Manifest) -> Manifest:
+        """Return how the API server reaches a webhook, from how the release says it."""
+        service = self._named(self._service) | {"path": given["service"]["path"], "port": self._webhook_port}
+        authority = base64.b64encode(self._plane.authority.pair.certificate.read_bytes()).decode()
+        return {"service": service} | ({} if self._makes_certificates else {"caBundle": authority})
+
+    def _named(self, name: str) -> dict[str, str]:
+        return {"name": name, "namespace": self._namespace}
+
+    def _take_certificates(self) -> bool:
+        """Lay the certificate that the controller has written into its Secret where a kubelet would."""
+        secret = json.loads(self._get("secret", self._secret, "{.data}") or "{}")
+        for name, content in secret.items():
+            _replace(self._certificates / name, base64.b64decode(content))
+        return "tls.crt" in secret
+
+    def _has_trust(self) -> bool:
+        """Tell whether the controller has told the API server whom to believe."""
+        names = [f"{document['kind']}/{document['metadata']['name']}" for document in self._webhooks()]
+        return all(self._get(*name.split("/"), "{.webhooks[*].clientConfig.caBundle}") for name in names)
+
+    def _get(self, kind: str, name: str, path: str) -> str:
+        return self._plane.kubectl("get", kind, name, f"--namespace={self._namespace}", f"--output=jsonpath={path}")
+
+    def _is_ready(self) -> bool:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://{LOOPBACK}:{self._health_port}/readyz", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def install(plane: ControlPlane, engines: Sequence[Engine]) -> None:
+    """Apply all that the engines need; before kube-controller-manager starts, so that its garbage collector knows."""
+    manifests = [manifest for engine in engines for manifest in engine.manifests()]
+    document = {"apiVersion": "v1", "kind": "List", "items": manifests}
+    plane.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(document))
+
+
+def _load(path: Path) -> list[Any]:
+    return list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
