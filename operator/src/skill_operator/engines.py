@@ -20,7 +20,6 @@ class Engines:
 
     async def begin(self, api: Kube) -> bool:
         """Returns whether JobSets are there to be watched, as the watches begin."""
-        self.appeared.clear()
         self._jobset = await api.is_served(JOBSETS)
         return self._jobset
 

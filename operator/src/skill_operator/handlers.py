@@ -234,6 +234,7 @@ async def watch(world: World, ready: asyncio.Event, stop: asyncio.Event) -> None
     """
     appeared = world.engines.appeared
     while True:
+        appeared.clear()
         await _watch_until(world, ready, (stop, appeared))
         if stop.is_set() or not appeared.is_set():  # or a signal has ended it
             return

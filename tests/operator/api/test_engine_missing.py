@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.binaries import binary
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.processes import wait_until
 from tests.operator.api.conftest import Operator
 from tests.operator.api.place import Kubelet, Place, condition
 
@@ -22,14 +24,15 @@ async def test_update_of_several_nodes_waits_for_jobset_and_goes_on_by_itself(
     assert condition(stalled, "Stalled")["reason"] == "JobSetMissing"
     assert "install it" in condition(stalled, "Stalled")["message"]
     assert await place.step_jobs("early") == []
-    crds = binary("jobset").parent / "config/crd/bases"
-    await asyncio.to_thread(plane.kubectl, "apply", "--server-side", f"--filename={crds}")
+    crds = binary("jobset").parent / "config" / "crd" / "bases"
     try:
+        await asyncio.to_thread(learn_jobset, plane, crds)
         await place.patch("skillupdates", "early", {"metadata": {"annotations": {"nudge": "1"}}})  # not for a minute
         await place.until_some("jobsets", "sdft.dev/update=early")
         assert operator.is_alive
         jobset = (await place.list("jobsets"))[0]["metadata"]["name"]
-        completed = {"type": "Completed", "status": "True", "reason": "x", "message": "", "lastTransitionTime": NOW}
+        then = "2026-01-01T00:00:00Z"
+        completed = {"type": "Completed", "status": "True", "reason": "x", "message": "", "lastTransitionTime": then}
         await place.patch("jobsets", jobset, {"status": {"conditions": [completed]}}, "status")  # no pod ever spoke
         await place.until_some("jobsets", "sdft.dev/update=early,sdft.dev/run=2")  # seen at once: it is watched
     finally:
@@ -37,4 +40,7 @@ async def test_update_of_several_nodes_waits_for_jobset_and_goes_on_by_itself(
         await asyncio.to_thread(plane.kubectl, "delete", f"--filename={crds}")
 
 
-NOW = "2026-01-01T00:00:00Z"
+def learn_jobset(plane: ControlPlane, crds: Path) -> None:
+    plane.kubectl("apply", "--server-side", f"--filename={crds}")
+    resources = ["api-resources", "--api-group=jobset.x-k8s.io", "--output=name"]
+    wait_until(lambda: "jobsets" in plane.kubectl(*resources), "the new kind", 30)
