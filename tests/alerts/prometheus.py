@@ -54,6 +54,14 @@ class Prometheus:
         """Returns the samples of an instant query."""
         return self._get("query", query=expression)["result"]
 
+    def shown(self, expression: str, seconds: float = 60) -> list[dict[str, Any]]:
+        """Returns the samples of a query as soon as it has some."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.query(expression)):
+            assert time.monotonic() < deadline, f"{expression} has no result"
+            time.sleep(0.1)
+        return found
+
     def firing(self) -> dict[str, dict[str, Any]]:
         """Returns the alerts that fire now, by name."""
         return {a["labels"]["alertname"]: a for a in self._get("alerts")["alerts"] if a["state"] == "firing"}

@@ -23,7 +23,10 @@ _WAITS = {
     Phase.SUSPENDED: ConditionType.SUSPENDED,
     Phase.AWAITING_APPROVAL: ConditionType.PUBLISHED,
 }
-"""Phases in which nothing is expected to happen by itself, and the condition whose time is their beginning."""
+"""Phases in which nothing is expected to happen by itself, and the condition whose time is their beginning.
+
+Where there is no such condition (Kueue's queue), the beginning is when this process first saw it so.
+"""
 _UPDATE = ["namespace", "name"]
 
 
@@ -38,7 +41,8 @@ class _Life:
     """What changes when it comes forward."""
     progressed: float
     """When one of them changed, Unix seconds."""
-    waits_since: float | None
+    waits_since: float
+    """Where it waits."""
     stalled: str
     """The reason why it stalls; empty where it does not."""
     rollback_since: float | None
@@ -88,14 +92,15 @@ class Census(Collector):
         signs: tuple[object, ...] = (phase, *verified)
         if training:
             signs += (training.attempt, training.stage, training.step, training.heartbeat_time)
+        progressed = before.progressed if before and before.signs == signs else self.clock()
         waits, stalled = status.condition(_WAITS.get(phase, "")), status.condition(ConditionType.STALLED)
         return _Life(
             namespace=metadata["namespace"],
             name=metadata["name"],
             phase=phase,
             signs=signs,
-            progressed=before.progressed if before and before.signs == signs else self.clock(),
-            waits_since=to_unix(waits.last_transition_time) if waits else None,
+            progressed=progressed,
+            waits_since=(to_unix(waits.last_transition_time) if waits else None) or progressed,
             stalled=stalled.reason if stalled else "",
             rollback_since=to_unix(rollout.rollback.started_at) if rollout and rollout.rollback else None,
             training=None if status.condition(ConditionType.TRAINED) else training,
@@ -121,7 +126,7 @@ def _of_each(lives: list[_Life]) -> Iterator[Metric]:
         *_UPDATE,
     )
     waiting = _gauge(
-        "update_waiting_timestamp_seconds", "Since when an update waits: Queued, Suspended, AwaitingApproval",
+        "update_waiting_timestamp_seconds", "Since when an update waits (Queued, Suspended, AwaitingApproval)",
         *_UPDATE, "phase",
     )  # fmt: skip
     stalled = _gauge("update_stalled", "1 for an unsettled update that needs somebody, by reason", *_UPDATE, "reason")
@@ -131,10 +136,10 @@ def _of_each(lives: list[_Life]) -> Iterator[Metric]:
         *_UPDATE,
     )
     for life in lives:
-        if life.phase not in _WAITS:
-            progress.add_metric(life.labels, life.progressed)
-        if life.waits_since is not None:
+        if life.phase in _WAITS:
             waiting.add_metric([*life.labels, life.phase.value], life.waits_since)
+        else:
+            progress.add_metric(life.labels, life.progressed)
         if life.stalled:
             stalled.add_metric([*life.labels, life.stalled], 1)
         if life.rollback_since is not None:
