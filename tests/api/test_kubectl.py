@@ -60,8 +60,8 @@ def test_columns(api: Api, crd: ControlPlane):
     assert header.split() == HEADER
     assert row.split()[:-1] == ["refund-tool", "Training", "46%", "refund-tool", "0.18", "0.984", "000043-9be01a7c3f21"]
     header, row = crd.kubectl("get", "skup", f"--namespace={api.namespace}", "--output=wide").splitlines()
-    assert header.split() == [*HEADER, "ATTEMPT", "ETA", "MESSAGE"]
-    assert row.split(maxsplit=10)[8:] == ["2", "2130", "Step 420 of 900"]
+    assert header.split() == [*HEADER, "ATTEMPT", "STEP", "LOSS", "ETA", "MESSAGE"]
+    assert row.split(maxsplit=12)[8:] == ["2", "420", "1.25", "2130", "Step 420 of 900"]
 
 
 @pytest.mark.api

@@ -42,7 +42,8 @@ def served() -> Sim:
 def neighbour(**changes: Any) -> Neighbour:
     other = {
         "namespace": "team", "name": "other", "uid": "other", "created": "2020-01-01T00:00:00Z", "model": raw.MODEL,
-        "suspended": False, "is_active": False, "rolling": "", "is_reverting": False,
+        "stands_aside": False, "is_active": False, "rolling": "", "is_reverting": False,
+        "promoted_from": "", "promoted_at": "",
     }  # fmt: skip
     return Neighbour(**(other | changes))
 

@@ -6,7 +6,6 @@ Pure: for tables and property tests of `plan`. What Kubernetes really does is te
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 from skill_contract.outcome import Outcome
@@ -26,7 +25,7 @@ from skill_operator.actions import (
 from skill_operator.api import FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
 from skill_operator.observed import Neighbour, Observed, StepJob
-from skill_operator.plan import Plan, needs_neighbours, plan
+from skill_operator.plan import Plan, plan
 from skill_operator.reading import step_jobs, target
 from skill_operator.status import Status, read
 from tests.operator import raw
@@ -65,12 +64,10 @@ class Sim:
             serves_jobset=self.serves_jobset,
             progress=self.progress,
             target=target(self.deployment, self.serving, container),
+            neighbours=self.neighbours,
             refusals=refusals,
         )
-        update = parse(copy.deepcopy(self.body))
-        if needs_neighbours(update, seen):
-            seen = replace(seen, neighbours=self.neighbours)
-        return plan(update, seen, IMAGES, self.now)
+        return plan(parse(copy.deepcopy(self.body)), seen, IMAGES, self.now)
 
     def seen_jobs(self) -> tuple[StepJob, ...]:
         jobsets = [job for job in self.jobs.values() if job["kind"] == "JobSet"]
@@ -188,12 +185,19 @@ class Sim:
         """A step's Job ends well, with this last word or the usual one."""
         usual = raw.outcome(Step.PROMOTE if step == "revert" else Step(step))
         if keep_pod:
-            self.pod(step, raw.said(answer or usual, at=self.now))
+            self._end_pod(step, raw.said(answer or usual, at=self.now))
         self.job(step)["status"] = {"conditions": [raw.job_condition("Complete", at=self.now)]}
+
+    def _end_pod(self, step: str, status: Raw) -> None:
+        """The pod of a step that runs, or else a new one, ends."""
+        uid = self.job(step)["metadata"]["uid"]
+        own = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] == uid]
+        running = [pod for pod in own if "running" in pod["status"]["containerStatuses"][0]["state"]]
+        (running[-1] if running else self.pod(step, status))["status"] = status
 
     def fail(self, step: str, status: Raw, reason: str = "BackoffLimitExceeded", failed: int = 1) -> None:
         """A step's Job fails, with its last pod in this status."""
-        self.pod(step, status)
+        self._end_pod(step, status)
         failure = raw.job_condition("Failed", reason, f"Job says {reason}", at=self.now)
         self.job(step)["status"] = {"failed": failed, "conditions": [failure]}
 

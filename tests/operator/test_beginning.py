@@ -41,8 +41,8 @@ def test_unreadable_spec_stalls_and_names_the_field():
         ({}, True),
         ({"created": "2040-01-01T00:00:00Z"}, False),
         ({"created": "2040-01-01T00:00:00Z", "is_active": True}, True),
-        ({"suspended": True}, False),
-        ({"suspended": True, "is_active": True}, False),
+        ({"stands_aside": True}, False),
+        ({"stands_aside": True, "is_active": True}, False),
         ({"model": "s3://models/another"}, False),
         ({"uid": raw.UID}, False),
     ],
@@ -130,6 +130,15 @@ def test_failed_check_ends_the_update(status: raw.Raw, job_reason: str, reason: 
     assert_failed(sim, "Failed", reason, *words)
     assert (truth(sim)["Checked"], why(sim, "Checked")[0]) == ("False", reason)
     assert not sim.has_job("train")
+
+
+def test_check_that_runs_out_of_memory_is_not_tried_again():
+    sim = Sim()
+    sim.settle()
+    sim.pod("check", raw.ended(137, reason="OOMKilled"))
+    sim.settle()
+    assert_failed(sim, "Failed", "OutOfMemory", "node-1")
+    assert sim.job("check")["spec"]["suspend"] is True
 
 
 def test_answer_that_was_lost_is_asked_for_again_a_bounded_number_of_times():

@@ -258,6 +258,22 @@ def test_revert_that_has_not_begun_is_forgotten_when_it_is_not_wanted():
     assert is_settled(sim.body)
 
 
+def test_revert_waits_for_a_store_that_is_away():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_done()
+    sim.body["spec"]["revert"] = True
+    sim.settle()
+    for _ in range(9):
+        sim.fail("revert", raw.said(raw.outcome(Step.PROMOTE, Result.FAILED, "StoreUnavailable", "s3 is away"), 1))
+        planned = sim.settle()
+        assert (sim.status.phase, sim.annotation, "s3 is away" in why(sim)[1]) == ("Reverting", CANDIDATE, True)
+        sim.now += planned.requeue_after or 0
+        sim.settle()
+    sim.finish("revert")
+    sim.settle()
+    assert sim.annotation == PREVIOUS
+
+
 def test_revert_whose_answer_is_always_lost_is_refused_in_the_end():
     sim = served()
     sim.until_done()
@@ -265,6 +281,7 @@ def test_revert_whose_answer_is_always_lost_is_refused_in_the_end():
     sim.settle()
     for _ in range(5):
         sim.finish("revert", keep_pod=False)
+        sim.now += 300
         sim.settle()
     assert why(sim, "Stalled")[0] == "RevertRefused"
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from skill_operator.neighbours import Neighbours, of_model, of_target
+import pytest
+
+from skill_operator.neighbours import Neighbours, neighbour, of_model, of_target
 from tests.operator import raw
+from tests.operator.raw import CANDIDATE
 
 OTHER = "s3://models/other"
 
@@ -58,6 +61,16 @@ def test_update_that_ends_or_goes_is_nobody_s_neighbour():
     assert (neighbours._of_model, neighbours._rolling) == ({}, {})  # nothing is kept of what has gone
 
 
+def test_promoted_update_stays_a_neighbour_because_it_has_moved_the_head():
+    neighbours = Neighbours()
+    body = ended("a")
+    body["status"]["parent"] = {"version": raw.PARENT[0], "digest": raw.PARENT[1]}
+    body["status"]["conditions"].append({"type": "RolledOut", "status": "True"})
+    neighbours.take(body)
+    (one,) = neighbours.of(raw.MODEL)
+    assert (one.promoted_from, one.stands_aside) == (raw.PARENT[1], True)
+
+
 def test_update_on_its_way_back_is_a_neighbour_again():
     neighbours = Neighbours()
     body = ended("a")
@@ -80,3 +93,42 @@ def test_selectors_escape_what_a_field_selector_would_take_for_its_own():
         "spec.model.uri=s3://b/a\\=1\\,c\\\\d", "spec.model.uri=s3://b/a\\=1\\,c\\\\d/",
     )  # fmt: skip
     assert of_target("support-llm") == "spec.serving.targetRef.name=support-llm"
+
+
+@pytest.mark.parametrize(
+    ("status", "active"),
+    [
+        ({}, False),
+        ({"startTime": "2026-01-01T00:00:00Z"}, True),
+        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "True"}]}, False),
+        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Queued", "status": "True"}]}, False),
+    ],
+)
+def test_neighbour_is_active_once_it_has_left_the_queue(status: raw.Raw, *, active: bool):
+    assert neighbour(raw.update() | {"status": status}).is_active == active
+
+
+def test_suspended_neighbour_keeps_its_turn_while_it_rolls():
+    rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
+    suspended = raw.update(suspend=True)
+    assert neighbour(suspended).stands_aside
+    assert not neighbour(suspended | {"status": rolling}).stands_aside
+
+
+def test_neighbour_names_the_target_that_it_rolls():
+    rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
+    assert neighbour(raw.update() | {"status": rolling}).rolling == "team/support-llm"
+    over = rolling | {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    assert neighbour(raw.update() | {"status": over}).rolling == ""
+
+
+def test_update_that_goes_back_is_rolling_again():
+    over = {
+        "startTime": "2026-01-01T00:00:00Z",
+        "rollout": {"candidate": CANDIDATE, "startedAt": "", "deadline": ""},
+        "conditions": [{"type": "Succeeded", "status": "True"}],
+    }
+    back = neighbour(raw.update(revert=True) | {"status": over})
+    assert (back.rolling, back.is_reverting, back.is_active) == ("team/support-llm", True, True)
+    over["conditions"].append({"type": "Reverted", "status": "True"})
+    assert neighbour(raw.update(revert=True) | {"status": over}).rolling == ""

@@ -101,45 +101,6 @@ def test_selector_as_a_query(selector: dict[str, Any], query: str):
 
 
 @pytest.mark.parametrize(
-    ("status", "active"),
-    [
-        ({}, False),
-        ({"startTime": "2026-01-01T00:00:00Z"}, True),
-        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "True"}]}, False),
-        ({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Queued", "status": "True"}]}, False),
-    ],
-)
-def test_neighbour_is_active_once_it_has_left_the_queue(status: raw.Raw, *, active: bool):
-    assert reading.neighbour(raw.update() | {"status": status}).is_active == active
-
-
-def test_suspended_neighbour_keeps_its_turn_while_it_rolls():
-    rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
-    suspended = raw.update(suspend=True)
-    assert reading.neighbour(suspended).suspended
-    assert not reading.neighbour(suspended | {"status": rolling}).suspended
-
-
-def test_neighbour_names_the_target_that_it_rolls():
-    rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
-    assert reading.neighbour(raw.update() | {"status": rolling}).rolling == "team/support-llm"
-    over = rolling | {"conditions": [{"type": "Succeeded", "status": "True"}]}
-    assert reading.neighbour(raw.update() | {"status": over}).rolling == ""
-
-
-def test_update_that_goes_back_is_rolling_again():
-    over = {
-        "startTime": "2026-01-01T00:00:00Z",
-        "rollout": {"candidate": CANDIDATE, "startedAt": "", "deadline": ""},
-        "conditions": [{"type": "Succeeded", "status": "True"}],
-    }
-    back = reading.neighbour(raw.update(revert=True) | {"status": over})
-    assert (back.rolling, back.is_reverting, back.is_active) == ("team/support-llm", True, True)
-    over["conditions"].append({"type": "Reverted", "status": "True"})
-    assert reading.neighbour(raw.update(revert=True) | {"status": over}).rolling == ""
-
-
-@pytest.mark.parametrize(
     ("time", "seconds"), [("1970-01-01T00:01:00Z", 60.0), ("", None), (None, None), ("soon", None)]
 )
 def test_times(time: str | None, seconds: float | None):

@@ -149,6 +149,33 @@ def test_engine_that_cannot_be_asked_is_asked_again_and_then_rolled_back():
     assert_failed(sim, "RolledBack", "EngineUnreachable")
 
 
+@pytest.mark.parametrize("serving", [True, False], ids=["served", "published only"])
+def test_store_that_is_away_while_promoting_says_nothing_against_the_candidate(*, serving: bool):
+    sim = Sim(raw.update(serving=serving), raw.deployment() if serving else None)
+    if serving:
+        sim.until_promoting()
+    else:
+        sim.until_published()
+    told: list[str] = []
+    answer = raw.outcome(Step.PROMOTE, Result.FAILED, "StoreUnavailable", "s3://models does not answer")
+    for run in range(1, 20):  # an hour and a half
+        assert sim.job("promote")["metadata"]["labels"]["sdft.dev/run"] == str(run)
+        sim.fail("promote", raw.said(answer, 1))
+        planned = sim.look()
+        told += [news.reason for news in planned.news]
+        assert why(sim) == ("StoreUnavailable", "the promote step is tried again: s3://models does not answer")
+        assert ("Stalled" in truth(sim), "Reconciling" in truth(sim)) == (run >= 5, run < 5)
+        assert planned.requeue_after == min(10 * 2 ** (run - 1), 300)
+        sim.now += planned.requeue_after
+        sim.settle()
+    assert told == ["StoreUnavailable"]
+    assert len([job for job in sim.jobs if "-promote-" in job]) == 5, "the Jobs of a long outage do not pile up"
+    sim.finish("promote")
+    sim.settle()
+    assert (sim.status.phase, truth(sim)["Ready"]) == ("Succeeded", "True")
+    assert not serving or sim.annotation == CANDIDATE
+
+
 def test_head_that_moved_without_serving_fails():
     sim = trained()
     sim.finish("train")

@@ -48,8 +48,16 @@ def test_trainer_that_stands_still_is_killed_once_and_told():
     training(sim, heartbeat=901)
     planned = sim.look()
     assert [type(action) for action in planned.actions] == [DeletePod]
-    assert [(news.reason, news.warning) for news in planned.alerts] == [("HeartbeatLost", True)]
-    assert "step 60" in planned.alerts[0].message
+    (news,) = [news for news in planned.news if news.reason == "HeartbeatLost"]
+    assert (news.warning, "step 60" in news.message) == (True, True)
+    sim.pods[-1]["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"  # it hangs on until its grace is over
+    sim.now += 10
+    planned = sim.look()
+    assert (planned.actions, planned.news) == ((), ())
+    sim.pods[-1]["status"] = raw.ended(137)
+    sim.settle()
+    assert sim.status.failure is not None
+    assert (sim.status.failure.reason, sim.status.failure.retriable) == ("HeartbeatLost", True)
 
 
 def test_restarts_and_preemptions_are_counted_and_never_forgotten():
@@ -68,6 +76,112 @@ def test_restarts_and_preemptions_are_counted_and_never_forgotten():
     sim.job("train")["status"] = {}
     sim.settle()
     assert sim.status.training == seen
+
+
+def test_pods_that_went_without_a_trace_are_counted_as_taken_away():
+    sim = trained()
+    sim.settle()
+    for _ in range(3):  # drained: the pod is gone with its node before anybody looks
+        sim.pods.clear()
+        sim.now += 100
+        sim.pod("train", raw.running(sim.now))["metadata"]["name"] = f"pod-{sim.now}"
+        sim.settle()
+    seen = sim.status.training
+    assert seen is not None
+    assert (seen.restarts, seen.preemptions, seen.attempt, seen.pod) == (0, 3, 4, f"pod-{sim.now}")
+
+
+def test_counts_go_on_from_those_before_a_suspension():
+    sim = trained()
+    for resumption in range(1, 3):
+        sim.pods[-1]["status"] = raw.ended(1, "crash")
+        sim.job("train")["status"] = {"failed": 1}
+        sim.pod("train", raw.running(sim.now))
+        sim.settle()
+        sim.now += 3600
+        sim.settle()
+        sim.body["spec"]["suspend"] = True
+        sim.settle()
+        sim.body["spec"]["suspend"] = False
+        sim.settle()
+        sim.now += 10
+        sim.pod("train", raw.running(sim.now))["metadata"]["name"] = f"pod-{sim.now}"
+        sim.settle()
+        seen = sim.status.training
+        assert seen is not None
+        assert (seen.restarts, seen.preemptions, seen.attempt) == (resumption, 0, 1 + 2 * resumption)
+        assert sim.status.gpu_seconds == pytest.approx(resumption * 8 * 3600, rel=0.02)
+
+
+def test_pod_that_ends_because_its_job_is_taken_away_is_no_preemption():
+    sim = trained()
+    sim.settle()
+    sim.job("train")["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    sim.body["spec"]["suspend"] = True
+    sim.pods[-1]["status"] = raw.said(raw.outcome(Step.TRAIN, Result.PREEMPTED, "Preempted"), 75)
+    sim.settle()
+    assert sim.status.training is not None
+    assert (sim.status.training.preemptions, sim.status.failure) == (0, None)
+
+
+def _disrupted(reason: str, message: str) -> raw.Raw:
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+    return raw.ended(143) | {"conditions": [condition]}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (_disrupted("PreemptionByScheduler", "preempting for urgent"), "Preempted", "preempting for urgent"),
+        (_disrupted("DeletionByTaintManager", "node is not ready"), "NodeLost", "node-1"),
+        (_disrupted("DeletionByPodGC", "no such node"), "NodeLost", "no such node"),
+        (raw.said(raw.outcome(Step.TRAIN, Result.PREEMPTED, "Preempted", "saved step 60"), 75), "Preempted", "step 60"),
+        (raw.said(raw.outcome(Step.TRAIN, Result.FAILED, "StoreUnavailable", "s3 is away"), 1), "StoreUnavailable",
+         "s3 is away"),
+        (raw.said(raw.outcome(Step.TRAIN, Result.FAILED, "UnknownFault", "KeyError"), 1), "UnknownFault", "KeyError"),
+        (raw.ended(134, "CUDA error: ECC"), "Crashed", "exit code 134: CUDA error"),
+    ],
+)  # fmt: skip
+def test_why_a_pod_ended_before_its_time_is_told_apart_and_shown(status: raw.Raw, reason: str, words: str):
+    sim = trained()
+    sim.pods[-1]["status"] = status
+    planned = sim.look()
+    shown = sim.status.failure
+    assert shown is not None
+    assert (shown.reason, shown.retriable, shown.pod, shown.node) == (reason, True, sim.pods[-1]["metadata"]["name"],
+                                                                       "node-1")  # fmt: skip
+    assert words in shown.message
+    assert [news.warning for news in planned.news if news.reason == reason] == [reason not in {"Preempted", "NodeLost"}]
+    assert truth(sim)["Succeeded"] == "Unknown"
+    sim.finish("train")
+    sim.settle()
+    assert sim.status.failure is None, "it came to its end after all"
+
+
+def test_retries_that_are_used_up_by_hanging_say_so():
+    """A pod that was deleted leaves nothing behind: its Job knows only that it failed too often."""
+    sim = trained()
+    training(sim, heartbeat=901)
+    sim.look()
+    failure = raw.job_condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    sim.job("train")["status"] = {"failed": 4, "conditions": [failure]}
+    sim.settle()
+    assert_failed(sim, "Failed", "RetriesExhausted", "backoff limit", "HeartbeatLost", "step 60")
+
+
+def test_attempts_are_pods_that_have_started():
+    sim = trained()
+    for attempt in range(1, 4):
+        sim.pods[-1]["status"] = raw.ended(75)
+        sim.settle()
+        seen = sim.status.training
+        assert seen is not None
+        assert (seen.attempt, seen.preemptions) == (attempt, attempt), "the next one has not started"
+        sim.now += 10
+        sim.pod("train", raw.running(sim.now))
+    sim.settle()
+    assert sim.status.training is not None
+    assert sim.status.training.attempt == 4
 
 
 def test_longer_deadline_reaches_the_running_job():

@@ -39,6 +39,8 @@ WORKLOAD_OWNER_LABEL = "kueue.x-k8s.io/job-uid"
 """On Kueue's Workload: the uid of the Job or JobSet that it stands for."""
 
 STEP_CONTAINER = "step"
+USED_ANNOTATION = f"{GROUP}/used"
+"""On a train Job: what the update had used up when this Job began, because a Job's own counts begin at nothing."""
 
 
 class Phase(StrEnum):
@@ -105,12 +107,16 @@ class Reason(StrEnum):
     TRAINING = "Training"
     EVALUATING = "Evaluating"
     HEARTBEAT_LOST = "HeartbeatLost"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    CRASHED = "Crashed"
     OUT_OF_MEMORY = "OutOfMemory"
     RETRIES_EXHAUSTED = "RetriesExhausted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     OUTCOME_LOST = "OutcomeLost"
     AWAITING_APPROVAL = "AwaitingApproval"
     PUBLISHING = "Publishing"
+    STORE_UNAVAILABLE = "StoreUnavailable"
     PROMOTED = "Promoted"
     ALREADY_APPLIED = "AlreadyApplied"
     HEAD_MOVED = "HeadMoved"

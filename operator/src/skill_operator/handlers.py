@@ -25,6 +25,7 @@ from skill_operator.api import (
 )
 from skill_operator.conditions import is_settled
 from skill_operator.kube import JOBS, PODS, SKILL_UPDATES, KubeError
+from skill_operator.neighbours import neighbour
 from skill_operator.reconcile import Reconciler, World
 from skill_operator.sight import Key
 
@@ -62,7 +63,7 @@ class Desk:
             self.notice(uid, body, is_gone=is_gone)
         elif not settled and not is_gone:
             self._start(Key(metadata["namespace"], metadata["name"], uid))
-        if is_gone or settled or spec.get("suspend"):
+        if is_gone or settled or neighbour(body).stands_aside:
             self._wake_queue((spec.get("model") or {}).get("uri", ""), uid)
 
     def notice(self, uid: str, body: Body, *, is_gone: bool) -> None:

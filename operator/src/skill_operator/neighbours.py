@@ -6,13 +6,24 @@ asks there as well.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from skill_operator.api import ConditionType, Reason
 from skill_operator.observed import Neighbour
-from skill_operator.reading import Raw, model_key, neighbour
-from skill_operator.status import is_reverting, read
+from skill_operator.status import Status, is_reverting, read
+
+Raw = Mapping[str, Any]
+
+_NEEDS_A_PERSON = {
+    Reason.AWAITING_APPROVAL, Reason.INVALID_SPEC, Reason.NAME_CONFLICT, Reason.CREATE_REFUSED,
+    Reason.TARGET_MISSING, Reason.CONTAINER_MISSING, Reason.NOT_WIRED,
+}  # fmt: skip
+"""Reasons of an update that goes on only when somebody does something."""
 
 
 class Neighbours:
-    """Updates that are at work, forwards or back, by their model repository."""
+    """Updates that others have to know of, by their model repository."""
 
     def __init__(self) -> None:
         self._models: dict[str, str] = {}
@@ -20,10 +31,10 @@ class Neighbours:
         self._rolling: dict[str, Neighbour] = {}
 
     def take(self, raw: Raw) -> None:
-        """Takes an update as it is now; one that has ended is nobody's neighbour."""
+        """Takes an update as it is now; one that has ended is nobody's neighbour, unless it has moved the head."""
         uid = raw["metadata"]["uid"]
         self.drop(uid)
-        if not is_reverting(raw) and read(raw.get("status") or {}).is_final:
+        if not is_neighbour(raw):
             return
         one = neighbour(raw)
         self._models[uid] = one.model
@@ -49,6 +60,49 @@ class Neighbours:
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+def is_neighbour(raw: Raw) -> bool:
+    """Returns whether other updates need to know of this one: it is at work, forwards or back, or has moved a head."""
+    status = read(raw.get("status") or {})
+    return not status.is_final or is_reverting(raw) or bool(_promoted_from(status))
+
+
+def neighbour(raw: Raw) -> Neighbour:
+    """Returns what other updates need to know of this one."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, read(raw.get("status") or {})
+    is_queued = status.is_true(ConditionType.QUEUED) or status.is_true(ConditionType.SUSPENDED)
+    serving = ((spec.get("serving") or {}).get("targetRef") or {}).get("name", "")
+    going_back, rolled_out = is_reverting(raw), status.condition(ConditionType.ROLLED_OUT)
+    is_rolling = status.rollout is not None and (going_back or not status.is_final)
+    return Neighbour(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        created=metadata.get("creationTimestamp", ""),
+        model=model_key((spec.get("model") or {}).get("uri", "")),
+        stands_aside=not is_rolling and not going_back and (bool(spec.get("suspend")) or _stands_aside(status)),
+        is_active=status.start_time is not None and not is_queued,
+        promoted_from=_promoted_from(status),
+        promoted_at=rolled_out.last_transition_time if rolled_out and rolled_out.status == "True" else "",
+        rolling=f"{metadata['namespace']}/{serving}" if is_rolling and serving else "",
+        is_reverting=going_back,
+    )
+
+
+def _stands_aside(status: Status) -> bool:
+    ready = status.condition(ConditionType.READY)
+    return status.is_final or (ready is not None and ready.reason in _NEEDS_A_PERSON)
+
+
+def _promoted_from(status: Status) -> str:
+    is_head = status.is_true(ConditionType.ROLLED_OUT) and not status.is_true(ConditionType.REVERTED)
+    return status.parent.digest if is_head and status.parent else ""
+
+
+def model_key(uri: str) -> str:
+    """Returns what two URIs of one model repository have in common."""
+    return uri.rstrip("/")
 
 
 def of_model(uri: str) -> tuple[str, ...]:

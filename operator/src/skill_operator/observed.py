@@ -11,6 +11,7 @@ from skill_contract.manifest import FetchMessage
 from skill_contract.outcome import ExitCode, Outcome
 from skill_contract.progress import Progress
 from skill_operator.actions import Refusal
+from skill_operator.status import Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class StepPod:
     created: float
     running: bool
     deleting: bool
-    disrupted: bool
-    """Ended from outside (drain, preemption, node loss): it does not count as a failure."""
+    disruption: str
+    """Why it ends from outside, in Kubernetes' words (`<reason>: <message>`); empty where it does not."""
     started: float | None
     finished: float | None
     exit_code: int | None
@@ -40,7 +41,8 @@ class StepPod:
 
     @property
     def is_preempted(self) -> bool:
-        return self.disrupted or self.exit_code == ExitCode.PREEMPTED
+        """Ended from outside (drain, preemption, node loss): it does not count as a failure."""
+        return bool(self.disruption) or self.exit_code == ExitCode.PREEMPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class StepJob:
     queue: str
     """Name of Kueue's queue that it was given to; empty for none."""
     pods: tuple[StepPod, ...]
+    used: Used
+    """By the update, before this Job."""
     workload: Workload | None = None
 
     @property
@@ -130,16 +134,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Another update that is at work, forwards or back: of the same model, or rolling the same target."""
+    """Another update that others have to know of: it waits, works, goes back, or has moved a head."""
 
     namespace: str
     name: str
     uid: str
     created: str
     model: str
-    suspended: bool
+    stands_aside: bool
+    """It has ended, or waits for a person, who may never come: the queue goes past it."""
     is_active: bool
     """It has left the queue."""
+    promoted_from: str
+    """Digest of the version from which it has moved the head, for as long as it stays moved; else empty."""
+    promoted_at: str
+    """RFC 3339; empty where it has not."""
     rolling: str
     """`namespace/name` of the target that it is rolling; empty for none."""
     is_reverting: bool

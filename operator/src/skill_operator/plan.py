@@ -24,6 +24,7 @@ from skill_operator.steps.beginning import (
     gone,
     is_active,
     noticed,
+    overtaken,
     queue,
     refused,
     settled,
@@ -54,6 +55,7 @@ LIFE: tuple[Stage, ...] = (
     queue,  # one update of a model at a time
     engine,  # several nodes need a JobSet
     check,  # data, credentials, model: on a CPU, in seconds
+    overtaken,  # another one was promoted from its parent meanwhile
     train,  # SDFT, evaluation, publication: or rejected by a gate
     approve,  # a person wants to look first
     promoted,  # the head has moved: done
@@ -115,7 +117,7 @@ def judge(facts: Facts) -> Verdict:
 
 
 def needs_neighbours(update: SkillUpdate, seen: Observed) -> bool:
-    """Returns whether a plan asks about other updates: in the queue, before a rollout, and before a way back."""
+    """Returns whether a plan must not miss another update: in the queue, before a rollout, and before a way back."""
     if update.spec is None:
         return False
     facts = _learnt(Facts(update, update.spec, statuses.read(update.status), seen, Images("", ""), 0))

@@ -10,21 +10,21 @@ from typing import Any
 
 from skill_contract.manifest import FetchMessage
 from skill_contract.model import ContractError
-from skill_contract.outcome import Outcome
+from skill_contract.outcome import ExitCode, Outcome
 from skill_operator.api import (
     QUEUE_LABEL,
     RUN_LABEL,
     STEP_CONTAINER,
     STEP_LABEL,
     UPDATE_UID_LABEL,
+    USED_ANNOTATION,
     WEIGHTS_ANNOTATION,
     WEIGHTS_FIELD_PATH,
     WORKLOAD_OWNER_LABEL,
-    ConditionType,
     to_unix,
 )
-from skill_operator.observed import Neighbour, ServingPod, StepJob, StepPod, Target, Workload
-from skill_operator.status import is_reverting, read
+from skill_operator.observed import ServingPod, StepJob, StepPod, Target, Workload
+from skill_operator.status import Used
 
 Raw = Mapping[str, Any]
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -79,7 +79,7 @@ def lost_labels(raw: Raw, manifest: Raw) -> dict[str, str]:
 
 def _step_job(raw: Raw, pods: list[StepPod], workload: Workload | None) -> StepJob:
     status, conditions = raw.get("status") or {}, _true_conditions(raw)
-    preempted = sum(pod.is_preempted and not (workload and pod.deleting and not pod.disrupted) for pod in pods)
+    preempted = sum(pod.is_preempted and not (workload and pod.deleting and not pod.disruption) for pod in pods)
     return _job_like(
         "Job", raw, pods, workload,
         complete=conditions.get("Complete"),
@@ -135,7 +135,8 @@ def _job_like(
         started=None if suspended else started,
         deadline_seconds=spec.get("activeDeadlineSeconds"),
         queue=_label(raw, QUEUE_LABEL),
-        pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True)),
+        pods=tuple(sorted(pods, key=_age, reverse=True)),
+        used=_used((metadata.get("annotations") or {}).get(USED_ANNOTATION, "{}")),
         workload=workload,
     )
 
@@ -174,6 +175,18 @@ def _label(raw: Raw, name: str) -> str:
     return str((raw["metadata"].get("labels") or {}).get(name, ""))
 
 
+def _age(pod: StepPod) -> tuple[float, bool, str]:
+    """Of two pods that were created in one second, the one that has not failed is the newer."""
+    return pod.created, pod.exit_code in {None, ExitCode.FINISHED}, pod.name
+
+
+def _used(text: str) -> Used:
+    try:
+        return Used.parse_json(text)
+    except ContractError:
+        return Used()
+
+
 def _step_pod(raw: Raw) -> StepPod:
     metadata, status = raw["metadata"], raw.get("status") or {}
     container = _container(status.get("containerStatuses"), STEP_CONTAINER)
@@ -189,7 +202,7 @@ def _step_pod(raw: Raw) -> StepPod:
         created=to_unix(metadata.get("creationTimestamp")) or 0.0,
         running="running" in state,
         deleting=bool(metadata.get("deletionTimestamp")),
-        disrupted=_is_true(status, "DisruptionTarget"),
+        disruption=_disruption(status),
         started=to_unix((ended or state.get("running") or {}).get("startedAt")),
         finished=to_unix(ended.get("finishedAt")),
         exit_code=ended.get("exitCode"),
@@ -205,6 +218,14 @@ def _outcome(message: str) -> tuple[Outcome | None, str]:
         return Outcome.parse_json(message), ""
     except ContractError:
         return None, message
+
+
+def _disruption(status: Raw) -> str:
+    """Source: core/v1 PodConditionType DisruptionTarget; Kubernetes, "Pod disruption conditions"."""
+    found: Raw = next((c for c in status.get("conditions") or () if c["type"] == "DisruptionTarget"), {})
+    if found.get("status") != "True":
+        return ""
+    return f"{found.get('reason') or 'DisruptionTarget'}: {found.get('message', '')}".rstrip(": ")
 
 
 def _why_waiting(status: Raw, container: Raw) -> str:
@@ -315,31 +336,6 @@ def _fetch_message(ended: Raw) -> FetchMessage | None:
         return FetchMessage.parse_json(ended.get("message", "")) if ended else None
     except ContractError:
         return None
-
-
-def neighbour(raw: Raw) -> Neighbour:
-    """Returns what other updates need to know of this one."""
-    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, read(raw.get("status") or {})
-    is_queued = status.is_true(ConditionType.QUEUED) or status.is_true(ConditionType.SUSPENDED)
-    serving = ((spec.get("serving") or {}).get("targetRef") or {}).get("name", "")
-    going_back = is_reverting(raw)
-    is_rolling = status.rollout is not None and (going_back or not status.is_final)
-    return Neighbour(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        created=metadata.get("creationTimestamp", ""),
-        model=model_key((spec.get("model") or {}).get("uri", "")),
-        suspended=bool(spec.get("suspend")) and not is_rolling,  # a rollout is finished in spite of it
-        is_active=status.start_time is not None and not is_queued,
-        rolling=f"{metadata['namespace']}/{serving}" if is_rolling and serving else "",
-        is_reverting=going_back,
-    )
-
-
-def model_key(uri: str) -> str:
-    """Returns what two URIs of one model repository have in common."""
-    return uri.rstrip("/")
 
 
 def selector(deployment: Raw) -> str:

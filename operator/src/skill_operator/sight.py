@@ -188,7 +188,7 @@ class Lookout:
 
     def _among_neighbours(self, sight: Sight) -> Sight:
         spec = sight.update.spec
-        if spec is None or not needs_neighbours(sight.update, sight.seen):
+        if spec is None:
             return sight
         return replace(sight, seen=replace(sight.seen, neighbours=self._neighbours.of(spec.model.uri)))
 

@@ -50,10 +50,21 @@ class Training(Part):
     tokens_per_second: float | None = None
     last_checkpoint_step: int | None = None
     heartbeat_time: str | None = None
+    pod: str | None = None
+    """The pod that trained last: its log is the one to read."""
     attempt: int = 0
-    """How many pods have started to train: 1 + restarts + preemptions, once the newest runs."""
+    """How many pods have started to train."""
     restarts: int = 0
     preemptions: int = 0
+
+
+class Used(Part):
+    """What an update has used up so far, over all its train Jobs."""
+
+    attempts: int = 0
+    restarts: int = 0
+    preemptions: int = 0
+    gpu_seconds: int = 0
 
 
 class Rollback(Part):
@@ -79,6 +90,8 @@ class Rollout(Part):
 
 
 class Failure(Part):
+    """Why the update failed; while training goes on, why its last pod ended before its time."""
+
     reason: str
     retriable: bool = False
     exit_code: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skill_operator.actions import News
-from skill_operator.api import ConditionType, Phase
+from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.status import Rollout, Status, Training
 
 _REACHED = {
@@ -19,12 +19,14 @@ _REACHED = {
     ConditionType.REVERTED: "Reverted",
 }
 _WARNINGS = (ConditionType.GITOPS_CONFLICT, ConditionType.SURGE_BLOCKED)
+_HARMLESS = {Reason.PREEMPTED, Reason.NODE_LOST}
 _NOTES = (ConditionType.QUEUED, ConditionType.SUSPENDED)
 
 
 def transitions(old: Status, new: Status) -> tuple[News, ...]:
     """Returns the news in a change of status, in the order in which they happen in an update's life."""
     return (
+        *_interruption(old, new),
         *_training(old.training or Training(), new.training or Training()),
         *_milestones(old, new),
         *_rollout(old.rollout, new.rollout),
@@ -46,11 +48,14 @@ def _milestones(old: Status, new: Status) -> Iterator[News]:
             yield News("CheckpointSaved", f"the last checkpoint is that of step {last}")
 
 
+def _interruption(old: Status, new: Status) -> Iterator[News]:
+    """A pod that ended before its time, while its Job goes on."""
+    failure = new.failure
+    if failure and failure != old.failure and not new.is_final:
+        yield News(failure.reason, failure.message, warning=failure.reason not in _HARMLESS)
+
+
 def _training(old: Training, new: Training) -> Iterator[News]:
-    if new.preemptions > old.preemptions:
-        yield News("Preempted", f"a pod was stopped from outside ({new.preemptions} so far); this costs no restart")
-    if new.restarts > old.restarts:
-        yield News("Restarted", f"a pod failed ({new.restarts} restarts so far)", warning=True)
     if new.attempt > old.attempt == 0:
         yield News("TrainingStarted", "the trainer runs")
     elif new.attempt > old.attempt:

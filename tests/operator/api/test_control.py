@@ -90,7 +90,8 @@ async def test_suspended_update_gives_its_gpus_back_and_goes_on_later(place: Pla
 
 
 async def test_updates_of_one_model_take_turns(place: Place, kubelet: Kubelet):
-    kubelet.steps["train"] = []
+    next_parent = kubelet.said("check", version=CHILD[0], digest=CHILD[1])
+    kubelet.steps |= {"train": [], "check": [kubelet.said("check"), next_parent]}
     await place.update("first", serving=False)
     await place.phase("first", "Training")
     await place.update("second", serving=False)

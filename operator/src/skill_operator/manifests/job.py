@@ -24,10 +24,12 @@ from skill_operator.api import (
     STEP_LABEL,
     UPDATE_LABEL,
     UPDATE_UID_LABEL,
+    USED_ANNOTATION,
     SkillUpdate,
 )
 from skill_operator.manifests.pod import Images, placeless, step_pod
 from skill_operator.names import job_name
+from skill_operator.status import Used
 
 REVERT = "revert"
 """The promote step run backwards, under a name of its own."""
@@ -53,8 +55,14 @@ def check_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: i
     return _job(update, Step.CHECK, run, images, pod, retries=3, deadline_seconds=CHECK_DEADLINE_SECONDS)
 
 
-def train_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1) -> dict[str, Any]:
-    """Returns the Indexed Job that trains on one node, evaluates and publishes; of several: see `jobset`."""
+def train_job(
+    update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1, used: Used | None = None
+) -> dict[str, Any]:
+    """Returns the Indexed Job that trains on one node, evaluates and publishes; of several: see `jobset`.
+
+    Args:
+        used: by the update's Jobs before; None for nothing.
+    """
     training = spec.training
     pod = step_pod(
         image=images.trainer,
@@ -73,6 +81,8 @@ def train_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: i
         deadline_seconds=training.active_deadline_seconds,
     )  # fmt: skip
     job["spec"]["completionMode"] = "Indexed"
+    if used and used != Used():
+        job["metadata"]["annotations"] = {USED_ANNOTATION: used.dump_json()}
     job["metadata"]["labels"] |= {key: update.labels[key] for key in KUEUE_LABELS if key in update.labels}
     metadata = job["spec"]["template"]["metadata"]
     metadata["labels"] = {**training.template.get("labels", {}), **metadata["labels"]}

@@ -15,24 +15,29 @@ from skill_operator.api import SkillUpdate
 from skill_operator.manifests.job import train_job
 from skill_operator.manifests.pod import Images
 from skill_operator.names import MAX_JOBSET_NAME, job_name
+from skill_operator.status import Used
 
 API_VERSION = "jobset.x-k8s.io/v1alpha2"
 _PODS = "node"
 """Name of the only replicated job: pods are called `<jobset>-node-0-<index>`."""
 
 
-def train_workload(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1) -> dict[str, Any]:
+def train_workload(
+    update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1, used: Used | None = None
+) -> dict[str, Any]:
     """Returns what trains: a Job on one node, a JobSet on several."""
     build = train_job if spec.training.nodes == 1 else train_jobset
-    return build(update, spec, images, run)
+    return build(update, spec, images, run, used)
 
 
-def train_jobset(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1) -> dict[str, Any]:
+def train_jobset(
+    update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1, used: Used | None = None
+) -> dict[str, Any]:
     """Returns the JobSet that trains on several nodes, evaluates and publishes: the Job of one node, several times.
 
     Source: JobSet v1alpha2 API; how its controller restarts, v0.11.
     """
-    job = train_job(update, spec, images, run)
+    job = train_job(update, spec, images, run, used)
     name = job_name(update.name, update.uid, Step.TRAIN, run, longest=MAX_JOBSET_NAME)
     labels = dict(job["spec"]["template"]["metadata"]["labels"])
     _arrange_meeting(job["spec"]["template"]["spec"]["containers"][0], first=f"{name}-{_PODS}-0-0.{name}")

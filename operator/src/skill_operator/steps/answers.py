@@ -8,13 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skill_contract.outcome import ExitCode, Outcome, Result
+from skill_operator.actions import DeleteJob, PatchJob
 from skill_operator.api import Reason
 from skill_operator.observed import StepJob, StepPod
 from skill_operator.status import Failure
 
 MAX_RUNS = 5
 """How often a step whose answer was lost, or whose question was not heard, is run anew."""
+_FIRST_PAUSE_SECONDS = 10
+_LONGEST_PAUSE_SECONDS = 300
 _TAIL = 1024
+_LOST_NODES = ("DeletionByTaintManager", "DeletionByPodGC")
+"""Reasons of DisruptionTarget that mean that a pod's node went, and not that somebody wanted its place."""
 _JOB_REASONS = {
     "BackoffLimitExceeded": Reason.RETRIES_EXHAUSTED,
     "ReachedMaxRestarts": Reason.RETRIES_EXHAUSTED,  # a JobSet's
@@ -38,6 +43,11 @@ class Said:
     failure: Failure | None = None
     lost: bool = False
     """It ended well, but its pod was gone before its answer could be read: run it again, steps are idempotent."""
+
+    @property
+    def is_store_away(self) -> bool:
+        """Says nothing about anything: the question is asked until it is heard, however long that takes."""
+        return self.failure is not None and self.failure.reason == Reason.STORE_UNAVAILABLE
 
 
 def answer(job: StepJob) -> Said | None:
@@ -107,6 +117,48 @@ def _located(pod: StepPod, *, reason: str, message: str, retriable: bool = False
         node=pod.node or None,
         message=message,
     )
+
+
+def next_run(job: StepJob, now: float) -> float:
+    """Returns when a step that was not heard is run anew: 10, 20, 40, … and at most 300 s after the run before."""
+    doublings = min(job.run - 1, 10)
+    return (job.finished or now) + min(_FIRST_PAUSE_SECONDS * 2.0**doublings, _LONGEST_PAUSE_SECONDS)
+
+
+def outdated(jobs: tuple[StepJob, ...], step: str) -> tuple[DeleteJob, ...]:
+    """Returns what is to be deleted before a further run: in a day without a store hundreds would pile up."""
+    runs = sorted((job for job in jobs if job.step == step), key=lambda job: job.run)
+    return tuple(DeleteJob(job.kind, job.name, job.uid) for job in runs[: 1 - MAX_RUNS] if not job.deleting)
+
+
+def interruption(job: StepJob) -> Failure | None:
+    """Returns why the newest pod that ended did not end its Job: the Job goes on by itself."""
+    pod = next((pod for pod in job.pods if pod.is_preempted or pod.exit_code), None)
+    if pod is None or pod.exit_code == ExitCode.USER_ERROR:
+        return None
+    if pod.disruption.startswith(_LOST_NODES):
+        message = f"pod {pod.name} was lost with node {pod.node} ({pod.disruption}); this costs no restart"
+        return _located(pod, reason=Reason.NODE_LOST, message=message, retriable=True)
+    if pod.is_preempted:
+        why = pod.disruption or (pod.outcome.message if pod.outcome else "it got SIGTERM")
+        message = f"pod {pod.name} was stopped from outside ({why}); this costs no restart"
+        return _located(pod, reason=Reason.PREEMPTED, message=message, retriable=True)
+    if pod.outcome:
+        return _located(
+            pod, reason=pod.outcome.reason, message=f"pod {pod.name}: {pod.outcome.message}", retriable=True
+        )
+    tail = pod.message.strip()[-_TAIL:] or "it left no message"
+    message = f"pod {pod.name} ended with exit code {pod.exit_code}: {tail}"
+    return _located(pod, reason=Reason.CRASHED, message=message, retriable=True)
+
+
+def no_more_pods(job: StepJob | None) -> tuple[PatchJob | DeleteJob, ...]:
+    """Returns what stops a Job that has failed for us and not for Kubernetes: no new pods, and the logs stay."""
+    if job is None or job.is_over or job.deleting:
+        return ()
+    if job.queue:  # Kueue alone suspends and resumes what stands in its queues
+        return (DeleteJob(job.kind, job.name, job.uid),)
+    return () if job.suspended else (PatchJob(job.kind, job.name, {"spec": {"suspend": True}}),)
 
 
 def lost_too_often(job: StepJob) -> Failure:

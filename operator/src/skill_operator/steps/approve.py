@@ -19,7 +19,8 @@ def approve(facts: Facts) -> Verdict | None:
         reason=Reason.AWAITING_APPROVAL,
         message=(
             f"{facts.known.published.version} passed its gates and waits: look at status.evaluation and the report, "
-            "then set spec.approved to true"
+            "then set spec.approved to true; until then later updates of the model go on, and if one of them is "
+            "promoted first, this one ends with HeadMoved"
         ),
         requeue_after=RESYNC_SECONDS,
     )

@@ -5,13 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from skill_contract.step import Step
 from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate
-from skill_operator.reading import model_key
-from skill_operator.status import Status
+from skill_operator.neighbours import model_key
+from skill_operator.status import Failure, Status
 from skill_operator.steps.revert import has_begun
 from skill_operator.steps.rollback import is_late
-from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict
+from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict, fail
 
 
 def gone(facts: Facts) -> Verdict | None:
@@ -119,7 +120,7 @@ def queue(facts: Facts) -> Verdict | None:
     before = [
         other
         for other in facts.seen.neighbours
-        if other.uid != update.uid and other.model == model and not other.suspended
+        if other.uid != update.uid and other.model == model and not other.stands_aside
         if other.is_active or other.place < place
     ]
     if not before:
@@ -133,6 +134,31 @@ def queue(facts: Facts) -> Verdict | None:
         marks={ConditionType.QUEUED: message},
         requeue_after=LOOK_AGAIN_SECONDS,
     )
+
+
+def overtaken(facts: Facts) -> Verdict | None:
+    """Another update was promoted from the parent of this one: nothing that is made from there can become the head.
+
+    Only one that stood aside, or that let one pass, gets here. Across clusters, or where two were equally fast, the
+    promote step says the same.
+    """
+    parent, checked = facts.known.parent, facts.known.condition(ConditionType.CHECKED)
+    has_ended_badly = facts.known.condition(ConditionType.TRAINED) is not None and facts.known.published is None
+    if parent is None or checked is None or has_ended_badly or facts.known.rollout or facts.seen.job(Step.PROMOTE):
+        return None
+    model = model_key(facts.spec.model.uri)
+    others = (other for other in facts.seen.neighbours if other.uid != facts.update.uid and other.model == model)
+    since = checked.last_transition_time  # then the parent was the head: RFC 3339 in UTC sorts by time
+    first = next((o for o in others if o.promoted_from == parent.digest and o.promoted_at >= since), None)
+    if first is None:
+        return None
+    message = (
+        f"{first.namespace}/{first.name} was promoted meanwhile, from {parent.version} as this update would be: create "
+        "a new SkillUpdate to train from the new head"
+    )
+    running = [job for job in facts.seen.jobs if not job.is_over and not job.deleting]
+    actions = tuple(DeleteJob(job.kind, job.name, job.uid) for job in running)
+    return fail(facts, Failure(reason=Reason.HEAD_MOVED, message=message), actions=actions)
 
 
 def _enter(facts: Facts) -> Verdict:

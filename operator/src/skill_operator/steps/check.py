@@ -13,7 +13,7 @@ from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.manifests.job import check_job
 from skill_operator.manifests.serving import version_uri
 from skill_operator.status import Published, Status
-from skill_operator.steps.answers import MAX_RUNS, answer, lost_too_often, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, answer, lost_too_often, no_more_pods, why_waiting
 from skill_operator.steps.verdict import Facts, Verdict, fail, missed, reached, succeed
 
 
@@ -46,7 +46,7 @@ def check(facts: Facts) -> Verdict | None:
         return _run(facts)
     if checked.status != "True":
         assert facts.known.failure is not None
-        return fail(facts, facts.known.failure)
+        return fail(facts, facts.known.failure, actions=no_more_pods(facts.seen.job(Step.CHECK)))
     if checked.reason == Reason.ALREADY_APPLIED:
         return succeed(facts, Reason.ALREADY_APPLIED, checked.message)
     return None

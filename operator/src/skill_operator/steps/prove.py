@@ -9,17 +9,15 @@ from __future__ import annotations
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
 from skill_contract.step import Pod, Step
-from skill_operator.actions import CreateJob
+from skill_operator.actions import Action, CreateJob
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.job import promote_job
 from skill_operator.observed import StepJob
 from skill_operator.status import Failure, Status
-from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
 from skill_operator.steps.rollback import begin_rollback
 from skill_operator.steps.target import standing
-from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, fail, reached, succeed
-
-_RETRY_SECONDS = 10
+from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, State, Verdict, fail, reached, succeed
 
 
 def learn_promotion(facts: Facts) -> Status:
@@ -68,13 +66,22 @@ def ask(facts: Facts) -> Verdict | None:
     if said is None:
         waiting = why_waiting(job)
         message = f"the promote step cannot start: {waiting}" if waiting else "the promote step proves and promotes"
-        return Verdict(
-            phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
-            reason=Reason.PROVING,
-            message=message,
-            requeue_after=ROLLOUT_SECONDS,
-        )
+        return _proving(facts, job.run, message)
     return _no(facts, job, said)
+
+
+def _proving(facts: Facts, run: int, message: str, actions: tuple[Action, ...] = ()) -> Verdict:
+    """Returns the verdict of a run under way; so late a one is there only because the store was away in all before."""
+    is_late = run > MAX_RUNS
+    reason = Reason.PROVING if facts.spec.serving else Reason.PUBLISHING
+    return Verdict(
+        phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+        state=State.STALLED if is_late else State.WORKING,
+        reason=Reason.STORE_UNAVAILABLE if is_late else reason,
+        message=f"the store did not answer {run - 1} times; {message}" if is_late else message,
+        actions=actions,
+        requeue_after=ROLLOUT_SECONDS,
+    )
 
 
 def _no(facts: Facts, job: StepJob, said: Said) -> Verdict | None:
@@ -83,14 +90,16 @@ def _no(facts: Facts, job: StepJob, said: Said) -> Verdict | None:
         return _withdraw(facts, Failure(reason=said.outcome.reason, message=said.outcome.message))
     if said.failure and not said.failure.retriable:
         return _withdraw(facts, said.failure)
-    if job.run >= MAX_RUNS:
+    if job.run >= MAX_RUNS and not said.is_store_away:
         return _withdraw(facts, said.failure or lost_too_often(job))
-    wait = (job.finished or facts.now) + _RETRY_SECONDS * 2 ** (job.run - 1) - facts.now
+    wait = next_run(job, facts.now) - facts.now
     if wait <= 0:
         return None
     why = said.failure.message if said.failure else "its answer was lost"
     return Verdict(
         phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+        # A store that is away says nothing about the candidate, and the way back would need it just as much.
+        state=State.STALLED if job.run >= MAX_RUNS else State.WORKING,
         reason=said.failure.reason if said.failure else Reason.PROVING,
         message=f"the promote step is tried again: {why}",
         requeue_after=wait,
@@ -106,6 +115,7 @@ def _withdraw(facts: Facts, failure: Failure) -> Verdict:
 def promote(facts: Facts) -> Verdict:
     """Starts the promote step: with the pods to be asked, or, where nothing is served, just to move the head."""
     job = facts.seen.job(Step.PROMOTE)
+    run = job.run + 1 if job and not job.deleting else 1
     published, parent = facts.known.published, facts.known.parent
     assert published is not None
     assert parent is not None
@@ -116,16 +126,11 @@ def promote(facts: Facts) -> Verdict:
         version=VersionRef(version=published.version, digest=published.digest),
         parent_digest=parent.digest,
         pods=_served(facts),
-        run=job.run + 1 if job and not job.deleting else 1,
+        run=run,
     )
     waits = job is not None and job.deleting
-    return Verdict(
-        phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
-        reason=Reason.PROVING if facts.spec.serving else Reason.PUBLISHING,
-        message="the promote step proves what is served and moves the head",
-        actions=() if waits else (CreateJob(manifest),),
-        requeue_after=ROLLOUT_SECONDS,
-    )
+    actions: tuple[Action, ...] = () if waits else (*outdated(facts.seen.jobs, Step.PROMOTE), CreateJob(manifest))
+    return _proving(facts, run, "the promote step proves what is served and moves the head", actions)
 
 
 def _served(facts: Facts) -> tuple[Pod, ...]:

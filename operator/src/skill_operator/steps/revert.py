@@ -5,6 +5,8 @@ Pure. The head first, because that is what can be refused: a later update may st
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
 from skill_operator.actions import Action, AddFinalizer, ApplyWeights, CreateJob, DeleteJob, RemoveFinalizer
@@ -13,7 +15,7 @@ from skill_operator.conditions import without
 from skill_operator.manifests.job import REVERT, promote_job
 from skill_operator.observed import StepJob
 from skill_operator.status import Rollout
-from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
 from skill_operator.steps.roll import lost_rollout
 from skill_operator.steps.target import come_back, who_rolls
 from skill_operator.steps.verdict import (
@@ -109,8 +111,10 @@ def _move_head(facts: Facts) -> Verdict | None:
     said = answer(job) if job else None
     if job and job.deleting:
         return _going_back("the promote step that was refused before is removed first")
-    if job is None or (said and job.run < MAX_RUNS and _is_unanswered(said)):
+    if job is None:
         return _ask(facts, job)
+    if said and _is_unanswered(said) and (job.run < MAX_RUNS or said.is_store_away):
+        return _ask_again(facts, job, said)
     if said is None:
         waiting = why_waiting(job)
         return _going_back(f"the promote step cannot start: {waiting}" if waiting else "the head is moved back")
@@ -128,6 +132,14 @@ def _is_unanswered(said: Said) -> bool:
     return said.lost or (said.failure is not None and said.failure.retriable)
 
 
+def _ask_again(facts: Facts, job: StepJob, said: Said) -> Verdict:
+    wait = next_run(job, facts.now) - facts.now
+    if wait <= 0:
+        return _ask(facts, job)
+    why = said.failure.message if said.failure else "its answer was lost"
+    return replace(_going_back(f"the promote step is tried again: {why}"), requeue_after=wait)
+
+
 def _ask(facts: Facts, job: StepJob | None) -> Verdict:
     published, parent = facts.known.published, facts.known.parent
     assert published is not None
@@ -143,7 +155,7 @@ def _ask(facts: Facts, job: StepJob | None) -> Verdict:
     )
     # Held first: deleted with the head back and the pods not, they would be left to serve what is not the head.
     hold = () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
-    return _going_back("the head is moved back", *hold, CreateJob(manifest))
+    return _going_back("the head is moved back", *hold, *outdated(facts.seen.jobs, REVERT), CreateJob(manifest))
 
 
 def _going_back(message: str, *actions: Action) -> Verdict:

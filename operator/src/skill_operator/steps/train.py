@@ -5,16 +5,25 @@ Pure.
 
 from __future__ import annotations
 
-from skill_contract.outcome import Outcome, Result
+from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import Step
-from skill_operator.actions import Action, CreateJob, DeleteJob, DeletePod, News, PatchJob
+from skill_operator.actions import Action, CreateJob, DeletePod, PatchJob
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339
 from skill_operator.manifests.jobset import train_workload
 from skill_operator.manifests.serving import version_uri
-from skill_operator.observed import StepJob
-from skill_operator.status import Failure, Published, Status, Training
-from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, too_slow, why_waiting
+from skill_operator.observed import StepJob, StepPod
+from skill_operator.status import Failure, Published, Status, Training, Used
+from skill_operator.steps.answers import (
+    MAX_RUNS,
+    Said,
+    answer,
+    interruption,
+    lost_too_often,
+    no_more_pods,
+    too_slow,
+    why_waiting,
+)
 from skill_operator.steps.verdict import PROGRESS_SECONDS, Facts, Verdict, fail, missed, reached
 
 NO_CONTEXT_GAIN = "NoInContextGain"
@@ -26,16 +35,37 @@ def learn_training(facts: Facts) -> Status:
     job = facts.seen.job(Step.TRAIN)
     if job is None or facts.known.condition(ConditionType.TRAINED):
         return facts.known
-    training = _counted(_progressed(facts.known.training or Training(), facts.seen.progress), job)
-    known = facts.learn(training=training, gpu_seconds=_gpu_seconds(facts, job))
+    known = facts.known if job.deleting else _so_far(facts, job)
     said = answer(job) or _overdue(facts, job)
     if said is None or said.lost:
         return known
     if said.failure:
-        known = known.model_copy(update={"failure": said.failure})
-        return missed(facts, known, ConditionType.TRAINED, said.failure.reason, said.failure.message)
+        failure = _with_cause(said.failure, known.failure)
+        known = known.model_copy(update={"failure": failure})
+        return missed(facts, known, ConditionType.TRAINED, failure.reason, failure.message)
     assert said.outcome is not None
     return _judged(facts, known, said.outcome)
+
+
+def _so_far(facts: Facts, job: StepJob) -> Status:
+    training = _counted(_progressed(facts.known.training or Training(), facts.seen.progress), job)
+    return facts.learn(training=training, gpu_seconds=_gpu_seconds(facts, job), failure=_interrupted(facts, job))
+
+
+def _interrupted(facts: Facts, job: StepJob) -> Failure | None:
+    """Returns why the last pod ended before its time; one that was stopped because it hung ended of that."""
+    before, found = facts.known.failure, _hang(facts, job) or interruption(job)
+    if found is None or (before and before.reason == Reason.HEARTBEAT_LOST and before.pod == found.pod):
+        return before
+    return found
+
+
+def _with_cause(failure: Failure, last: Failure | None) -> Failure:
+    """Returns the failure of a Job of which no pod is left, with what is remembered of the last one."""
+    if failure.reason != Reason.RETRIES_EXHAUSTED or failure.pod or last is None:
+        return failure
+    message = f"{failure.message}; the last of its pods: {last.reason}: {last.message}"
+    return last.model_copy(update={"reason": failure.reason, "retriable": True, "message": message})
 
 
 def _judged(facts: Facts, known: Status, outcome: Outcome) -> Status:
@@ -48,7 +78,7 @@ def _judged(facts: Facts, known: Status, outcome: Outcome) -> Status:
         return missed(facts, known, ConditionType.EVALUATED, reason, message)
     uri = version_uri(facts.spec.model.uri, outcome.version)
     published = Published(version=outcome.version, digest=outcome.digest, uri=uri)
-    known = known.model_copy(update={"published": published})
+    known = known.model_copy(update={"published": published, "failure": None})
     known = reached(facts, known, ConditionType.TRAINED, reason, message)
     known = reached(facts, known, ConditionType.EVALUATED, "GatesPassed", message)
     return reached(facts, known, ConditionType.PUBLISHED, reason, f"{outcome.version} at {uri}")
@@ -86,13 +116,26 @@ def _short(value: float | None) -> float | None:
 
 
 def _counted(training: Training, job: StepJob) -> Training:
-    # Failed pods may be gone by now (drained nodes, a Job made anew after a suspension): counts never fall.
+    """Counts go on from those of the Jobs before, and never fall: failed pods may be gone (drained nodes)."""
+    used = job.used
     failures = job.failures - 1 if job.failed else job.failures
-    restarts = max(training.restarts, failures)
-    preemptions = max(training.preemptions, job.preemptions)
-    has_started = bool(job.pods) and job.pods[0].started is not None
-    attempt = max(training.attempt, 1 + restarts + preemptions) if has_started else training.attempt
-    return training.model_copy(update={"restarts": restarts, "preemptions": preemptions, "attempt": attempt})
+    restarts = max(training.restarts, used.restarts + failures)
+    preemptions = max(training.preemptions, used.preemptions + job.preemptions)
+    newest = next((pod for pod in job.pods if pod.index == 0), None)
+    if newest is None or newest.started is None:
+        return training.model_copy(update={"restarts": restarts, "preemptions": preemptions})
+    ended = restarts - used.restarts + preemptions - used.preemptions
+    last = job.failed or (newest.exit_code in {None, ExitCode.FINISHED} and not newest.is_preempted)
+    attempt = max(training.attempt + (training.pod not in {None, newest.name}), used.attempts + ended + last)
+    vanished = max(0, attempt - used.attempts - ended - 1)
+    return training.model_copy(
+        update={
+            "pod": newest.name,
+            "restarts": restarts,
+            "preemptions": preemptions + vanished,  # what went without a trace was taken away: faults leave one
+            "attempt": attempt,
+        }
+    )
 
 
 def _gpu_seconds(facts: Facts, job: StepJob) -> int:
@@ -100,7 +143,7 @@ def _gpu_seconds(facts: Facts, job: StepJob) -> int:
     held = sum(end - start for start, end in times if start is not None)
     # Whole minutes: a number that grew with every look would be a status write with every look.
     minutes = int(held * facts.spec.training.gpus_per_node // 60)
-    return max(facts.known.gpu_seconds or 0, minutes * 60)
+    return max(facts.known.gpu_seconds or 0, job.used.gpu_seconds + minutes * 60)
 
 
 def train(facts: Facts) -> Verdict | None:
@@ -113,17 +156,7 @@ def train(facts: Facts) -> Verdict | None:
         return None
     assert facts.known.failure is not None
     phase = Phase.REJECTED if evaluated else Phase.FAILED
-    return fail(facts, facts.known.failure, phase=phase, actions=_stop(facts))
-
-
-def _stop(facts: Facts) -> tuple[Action, ...]:
-    """A Job that would start further pods (after an out-of-memory) is suspended: no new pods, and the logs stay."""
-    job = facts.seen.job(Step.TRAIN)
-    if job is None or job.is_over or job.deleting:
-        return ()
-    if job.queue:  # Kueue alone suspends and resumes what stands in its queues
-        return (DeleteJob(job.kind, job.name, job.uid),)
-    return () if job.suspended else (PatchJob(job.kind, job.name, {"spec": {"suspend": True}}),)
+    return fail(facts, facts.known.failure, phase=phase, actions=no_more_pods(facts.seen.job(Step.TRAIN)))
 
 
 def _run(facts: Facts) -> Verdict:
@@ -139,13 +172,23 @@ def _run(facts: Facts) -> Verdict:
 
 
 def _start(facts: Facts, run: int) -> Verdict:
-    manifest = train_workload(facts.update, facts.spec, facts.images, run)
+    manifest = train_workload(facts.update, facts.spec, facts.images, run, _used(facts.known))
     return Verdict(
         phase=Phase.TRAINING,
         reason=Reason.TRAINING,
         message="training starts",
         actions=(CreateJob(manifest),),
         requeue_after=PROGRESS_SECONDS,
+    )
+
+
+def _used(known: Status) -> Used:
+    training = known.training or Training()
+    return Used(
+        attempts=training.attempt,
+        restarts=training.restarts,
+        preemptions=training.preemptions,
+        gpu_seconds=known.gpu_seconds or 0,
     )
 
 
@@ -178,7 +221,9 @@ def _watch(facts: Facts, job: StepJob) -> Verdict:
     actions: tuple[Action, ...] = ()
     if job.deadline_seconds is not None and grown > job.deadline_seconds:
         actions = (PatchJob(job.kind, job.name, {"spec": {"activeDeadlineSeconds": grown}}),)
-    stopped, news = _heartbeat(facts, job)
+    pod = _running(job)
+    if _hang(facts, job) and pod and not pod.deleting:
+        actions += (DeletePod(pod.name, pod.uid),)
     # As last heard: between the trainer's last word and its Job's end nobody answers, and nothing has gone back.
     stage = facts.known.training.stage if facts.known.training else None
     evaluating = stage in {Stage.EVALUATING, Stage.PUBLISHING}
@@ -186,27 +231,30 @@ def _watch(facts: Facts, job: StepJob) -> Verdict:
         phase=Phase.EVALUATING if evaluating else Phase.TRAINING,
         reason=Reason.EVALUATING if evaluating else Reason.TRAINING,
         message=_how_far(facts.known.training or Training()),
-        actions=actions + stopped,
-        news=news,
+        actions=actions,
         requeue_after=PROGRESS_SECONDS,
     )
 
 
-def _heartbeat(facts: Facts, job: StepJob) -> tuple[tuple[Action, ...], tuple[News, ...]]:
+def _running(job: StepJob) -> StepPod | None:
+    """Returns the pod that speaks for all: of several the first."""
+    return next((pod for pod in job.pods if pod.index == 0 and pod.running), None)
+
+
+def _hang(facts: Facts, job: StepJob) -> Failure | None:
     """A trainer that answers but stands still is killed: the Job starts another, which resumes from the checkpoint.
 
     One that does not answer at all is left alone: what is broken may be the network between.
     """
     limit = facts.spec.training.failure_policy.heartbeat_timeout_seconds
-    pod = next((pod for pod in job.pods if pod.index == 0 and pod.running and not pod.deleting), None)
-    progress = facts.seen.progress
+    pod, progress = _running(job), facts.seen.progress
     if pod is None or progress is None or facts.now - progress.heartbeat <= limit:
-        return (), ()
+        return None
     message = (
-        f"pod {pod.name} made no progress for {facts.now - progress.heartbeat:.0f} s (heartbeatTimeoutSeconds is "
+        f"pod {pod.name} made no progress since {to_rfc3339(progress.heartbeat)} (heartbeatTimeoutSeconds is "
         f"{limit}) at step {progress.step}, {progress.stage}: it is deleted and resumes from its last checkpoint"
     )
-    return (DeletePod(pod.name, pod.uid),), (News(Reason.HEARTBEAT_LOST, message, warning=True),)
+    return Failure(reason=Reason.HEARTBEAT_LOST, retriable=True, pod=pod.name, node=pod.node or None, message=message)
 
 
 def _how_far(training: Training) -> str:
