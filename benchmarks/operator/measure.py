@@ -29,7 +29,7 @@ from skill_contract.step import PROGRESS_PORT
 WINDOW_SECONDS = 60.0
 ENDS = 100
 """Trainers whose end is timed."""
-ENDS_PER_SECOND = 5.0
+ENDS_PER_SECOND = 2.0
 MIB = 2**20
 
 

@@ -218,6 +218,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["batch", "v1", "jobs"] = _OURS
     settings.watching.label_selectors["", "v1", "pods"] = _OURS
+    # A pod that has ended leaves the watch, which is an event; its Job's word follows. Years of ended pods stay outside.
+    settings.watching.field_selectors["", "v1", "pods"] = "status.phase!=Succeeded,status.phase!=Failed"
     settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = _OURS
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
