@@ -218,9 +218,10 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["batch", "v1", "jobs"] = _OURS
     settings.watching.label_selectors["", "v1", "pods"] = _OURS
-    # A pod that has ended leaves the watch, which is an event; its Job's word follows. Years of ended pods stay outside.
+    # A pod that ends leaves the watch, which is an event; its Job tells the rest. Years of ended pods stay outside.
     settings.watching.field_selectors["", "v1", "pods"] = "status.phase!=Succeeded,status.phase!=Failed"
     settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = _OURS
+    settings.queueing.idle_timeout = 1.0  # until then kopf holds each object that it has shown, all of them at a start
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 15, 30) + (60,) * 8

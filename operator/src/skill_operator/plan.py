@@ -123,7 +123,8 @@ def needs_neighbours(update: SkillUpdate, seen: Observed) -> bool:
     facts = _learnt(Facts(update, update.spec, statuses.read(update.status), seen, Images("", ""), 0))
     if facts.known.is_final:
         return facts.spec.revert and is_due(facts)
-    return not is_active(facts) or (facts.known.rollout is None and facts.known.published is not None)
+    is_before_rollout = facts.spec.serving and facts.known.rollout is None and facts.known.published
+    return not is_active(facts) or bool(is_before_rollout)
 
 
 def _learnt(facts: Facts) -> Facts:
