@@ -179,6 +179,16 @@ async def test_before_its_turn_neighbours_are_asked_for_and_afterwards_watched(u
         assert server.take_asked() == []
 
 
+async def test_what_serves_nothing_meets_nobody_at_its_target(unused_port: int):
+    update = raw.update(serving=False)
+    published = {"version": raw.CHILD[0], "digest": raw.CHILD[1], "uri": raw.MODEL}
+    update["status"] = {"startTime": "2026-01-01T00:00:00Z", "published": published}
+    server = Server(update)
+    async with lookout(unused_port, server) as one:
+        await one.look()
+    assert server.take_asked() == ["refund-tool", "jobs"]
+
+
 async def test_serving_pods_of_a_rollout_are_looked_at_every_time(unused_port: int):
     rollout = {"candidate": raw.CANDIDATE, "startedAt": "2026-01-01T00:00:00Z", "deadline": "2027-01-01T00:00:00Z"}
     published = {"version": raw.CHILD[0], "digest": raw.CHILD[1], "uri": raw.MODEL}
