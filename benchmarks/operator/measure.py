@@ -100,12 +100,9 @@ async def _populate(plane: ControlPlane, api: Api, objects: int, active: int) ->
     say(f"… took {time.monotonic() - started:.0f} s. {active} that train …")
     planes.play(plane)
     await train(api, active)
-    subject = Subject.start(plane)
     started = time.monotonic()
-    while len(await api.list("pods", "sdft.dev/step=train", "Running")) < active:
-        if time.monotonic() > started + 60 + active:
-            raise TimeoutError(f"not all {active} updates train; the operator's log is {subject.log}")
-        await asyncio.sleep(2)
+    subject = Subject.start(plane)
+    await subject.until_training(active, 120 + 5 * active)
     await asyncio.sleep(15)  # the last words of this start are written
     say(f"… took {time.monotonic() - started:.0f} s")
     subject.stop()

@@ -24,6 +24,7 @@ from skill_operator.api import to_rfc3339
 
 NAMESPACE = "bench"
 _AT_ONCE = 24
+_BUSY = (429, 500, 504)
 _TEMPLATE = "template-name"
 Raw = dict[str, Any]
 
@@ -66,12 +67,17 @@ class Api:
             return str((await answer.json())["metadata"]["resourceVersion"])
 
     async def _send(self, method: str, url: str, document: Raw, content: str) -> Raw:
-        headers = {"Content-Type": content}
-        async with self._places, self._session.request(method, url, data=json.dumps(document), headers=headers) as got:
-            answer = await got.json()
-            if got.status >= 300:
-                raise RuntimeError(f"{method} {url}: {answer.get('message', got.status)}")
-            return answer
+        headers, data = {"Content-Type": content}, json.dumps(document)
+        async with self._places:
+            for pause in (1, 4, 16, 0):
+                async with self._session.request(method, url, data=data, headers=headers) as got:
+                    text = await got.text()
+                if got.status < 300:
+                    return json.loads(text)
+                if got.status not in _BUSY or not pause:
+                    break
+                await asyncio.sleep(pause)
+        raise RuntimeError(f"{method} {url}: {got.status}: {text[:500]}")
 
 
 @asynccontextmanager

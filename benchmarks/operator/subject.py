@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +74,25 @@ class Subject:
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 
+    async def until_training(self, active: int, seconds: float) -> None:
+        """Waits until so many updates train."""
+        await self._until(lambda said: said.get('skill_operator_updates{phase="Training"}') == active, seconds)
+
     async def until_reconciled(self, objects: int, active: int, seconds: float) -> float:
         """Returns the seconds from the process' start until every update was seen and every active one looked at."""
-        while time.time() < self.started + seconds:
-            self.plane.processes.require(_NAME)
-            said = await self.series()
+
+        def is_reconciled(said: dict[str, float]) -> bool:
             seen = sum(value for name, value in said.items() if name.startswith("skill_operator_updates{"))
             passes = said.get('skill_operator_reconciles_total{result="ok"}', 0)
-            if seen == objects and passes >= active == said.get("skill_operator_reconcilers_active"):
-                return time.time() - self.started
-            await asyncio.sleep(0.1)
-        raise TimeoutError(f"not reconciled after {seconds} s; its log is {self.log}")
+            return seen == objects and passes >= active == said.get("skill_operator_reconcilers_active")
+
+        await self._until(is_reconciled, seconds)
+        return time.time() - self.started
+
+    async def _until(self, reached: Callable[[dict[str, float]], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not reached(await self.series()):
+            self.plane.processes.require(_NAME)
+            if time.monotonic() > end:
+                raise TimeoutError(f"the operator did not get there in {seconds:.0f} s; its log is {self.log}")
+            await asyncio.sleep(0.2)
