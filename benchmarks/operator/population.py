@@ -69,15 +69,23 @@ class Api:
     async def _send(self, method: str, url: str, document: Raw, content: str) -> Raw:
         headers, data = {"Content-Type": content}, json.dumps(document)
         async with self._places:
-            for pause in (1, 4, 16, 0):
+            for retry, pause in enumerate((1, 4, 16, 0)):
                 async with self._session.request(method, url, data=data, headers=headers) as got:
                     text = await got.text()
                 if got.status < 300:
                     return json.loads(text)
+                if (
+                    got.status == 409 and retry and method == "POST"
+                ):  # an earlier try has come through, though it seemed not to
+                    return await self._get(f"{url}/{document['metadata']['name']}")
                 if got.status not in _BUSY or not pause:
                     break
                 await asyncio.sleep(pause)
         raise RuntimeError(f"{method} {url}: {got.status}: {text[:500]}")
+
+    async def _get(self, url: str) -> Raw:
+        async with self._session.get(url) as got:
+            return await got.json()
 
 
 @asynccontextmanager
