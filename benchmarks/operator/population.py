@@ -74,9 +74,7 @@ class Api:
                     text = await got.text()
                 if got.status < 300:
                     return json.loads(text)
-                if (
-                    got.status == 409 and retry and method == "POST"
-                ):  # an earlier try has come through, though it seemed not to
+                if got.status == 409 and retry and method == "POST":  # an earlier try came through, unseen
                     return await self._get(f"{url}/{document['metadata']['name']}")
                 if got.status not in _BUSY or not pause:
                     break
