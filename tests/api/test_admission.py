@@ -58,12 +58,22 @@ class Policy:
             [binary("helm"), "template", self.release, chart, *flags, "--values=-"], stdin=yaml.safe_dump(values)
         )
         self._plane.kubectl("apply", "--filename=-", stdin=self._rendered)
-        until("the policy", lambda: self.limited.create(put(good(), "spec.training.nodes", 3)).status_code == 403)
+        # Until the ConfigMaps have been seen, too, everything is refused.
+        self._until("the policy", limited=403, unlimited=201)
 
     def remove(self) -> None:
-        self._plane.kubectl("delete", "--filename=-", stdin=self._rendered)
+        self._plane.kubectl("delete", "validatingadmissionpolicy", f"{self.release}-skillupdate")
+        self._until("its end", limited=201, unlimited=201)  # before its ConfigMaps go: that would refuse everything
+        self._plane.kubectl("delete", "--ignore-not-found", "--filename=-", stdin=self._rendered)
         for name in (self.home, self.tenant, self.free):
             self._plane.kubectl("delete", "namespace", name, "--wait=false")
+
+    def _until(self, what: str, *, limited: int, unlimited: int) -> None:
+        def codes() -> tuple[int, int]:
+            answers = [api.create(put(good(), "spec.training.nodes", 3)) for api in (self.limited, self.unlimited)]
+            return answers[0].status_code, answers[1].status_code
+
+        until(what, lambda: codes() == (limited, unlimited))
 
     def limits(self, data: dict[str, str]) -> None:
         """Changes the tenant's ConfigMap by hand."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 from skill_contract.outcome import Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import Step
+from skill_operator import metrics, transitions
 from skill_operator.api import Phase, Reason
 from skill_operator.handlers import Desk
 from skill_operator.metrics import Metrics
@@ -154,6 +157,22 @@ def test_labels_are_bounded_whatever_a_status_says(watched: Watched):
     assert watched.value("updates", phase="Pending") == 1
     phases = [s for f in watched.metrics.census.collect() for s in f.samples if s.name == "skill_operator_updates"]
     assert [sample.labels["phase"] for sample in phases] == [phase.value for phase in Phase]
+
+
+def test_every_event_and_rollback_that_the_operator_names_is_counted_by_its_name(watched: Watched):
+    """None of them is Other: whoever adds one adds it to the closed list."""
+    source = "\n".join(path.read_text() for path in Path(metrics.__file__).parent.rglob("*.py"))
+    told = set(re.findall(r'\bNews\("(\w+)"', source)) | set(transitions._REACHED.values())
+    rolled_back = {Reason[name] for name in re.findall(r"begin_rollback\(facts, Reason\.(\w+)", source)}
+    assert len(told) > 10
+    assert len(rolled_back) >= 2
+    for reason in told:
+        watched.metrics.told(reason)
+    for reason in rolled_back:
+        rollback = {"reason": reason, "message": "", "startedAt": "", "deadline": ""}
+        rollout = {"candidate": "c", "startedAt": "", "deadline": ""}
+        watched.metrics.changed({"rollout": rollout}, {"rollout": rollout | {"rollback": rollback}}, 0)
+    assert (watched.value("events_total", reason="Other"), watched.value("rollbacks_total", reason="Other")) == (0, 0)
 
 
 def test_restarts_are_counted_once(watched: Watched):

@@ -7,6 +7,7 @@ not settled have them. It decides nothing and asks nobody.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,9 +111,9 @@ class Census(Collector):
         """Yields all gauges; called by the thread that serves them."""
         lives, settled = list(self._lives.values()), list(self._settled.values())
         updates = _gauge("updates", "SkillUpdates by phase", "phase")
-        phases = [*settled, *(life.phase for life in lives)]
+        numbers = Counter((*settled, *(life.phase for life in lives)))
         for phase in Phase:
-            updates.add_metric([phase.value], phases.count(phase))
+            updates.add_metric([phase.value], numbers[phase])
         yield updates
         yield from _of_each(lives)
         yield from _of_training(lives)
