@@ -54,6 +54,22 @@ def test_status_that_a_file_brings_along_counts_for_nothing(tmp_path: Path, caps
     assert yaml.safe_load(capsys.readouterr().out)["passes"][0]["phase"] == "Pending"
 
 
+def test_several_nodes_need_no_cluster_that_has_jobset(tmp_path: Path, capsys):
+    document = new_update()
+    document["spec"]["training"] = {"nodes": 2}
+    path = tmp_path / "gang.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert main(["plan", str(path)]) == 0
+    assert "create" in yaml.safe_load(capsys.readouterr().out)["passes"][-1]["actions"][0]
+
+
+def test_file_that_is_no_text_is_refused(tmp_path: Path, capsys):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    assert main(["plan", str(path)]) == 64
+    assert "is no YAML" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -62,6 +78,7 @@ def test_status_that_a_file_brings_along_counts_for_nothing(tmp_path: Path, caps
         ("", ("holds no SkillUpdate but nothing",)),
         ("just words", ("holds no SkillUpdate",)),
         ("kind: SkillUpdate", ("without metadata.name", "give it one")),
+        ("{kind: SkillUpdate, metadata: {name: a}, spec: all}", ("SkillUpdate a has no spec", "docs/api.md")),
         (
             "{kind: SkillUpdate, metadata: {name: a}, spec: {training: {nodes: two}}}",
             ("SkillUpdate a", "training.nodes", "'two'", "docs/api.md"),

@@ -47,7 +47,7 @@ def read_updates(file: IO[str], name: str, namespace: str) -> list[Body]:
     """
     try:
         documents = list(yaml.safe_load_all(file))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FileError(f"{name} is no YAML: {' '.join(str(error).split())}: correct it there") from error
     found = [body for document in documents for body in _objects(document) if body.get("kind") == KIND]
     if not found:
@@ -66,6 +66,8 @@ def _new(body: Body, file: str, namespace: str) -> Body:
     metadata = body.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise FileError(f"{file} holds a {KIND} without metadata.name: give it one")
+    if not isinstance(body.get("spec"), dict):
+        raise FileError(f"{file}: {KIND} {metadata['name']} has no spec: docs/api.md has every field")
     kept = {key: metadata[key] for key in ("name", "labels", "annotations") if metadata.get(key)}
     born = {
         "namespace": metadata.get("namespace") or namespace,
@@ -84,8 +86,8 @@ def foresee(body: Body, images: Images) -> Body:
     update = parse(body)
     return {
         **_named(update),
-        "as": "new, no other update of its model before it",
-        "passes": _passes(update, Observed(), images),
+        "as": "new, no other update of its model before it, in a cluster that has JobSet",
+        "passes": _passes(update, Observed(serves_jobset=True), images),
     }
 
 
