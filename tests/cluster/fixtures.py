@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.cluster import images
+from tests.cluster import debian, images
 from tests.cluster.binaries import CATALOGUE, binary
 from tests.cluster.console import ClusterError
 from tests.cluster.controlplane import PROCESSES, ControlPlane
@@ -29,6 +29,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     fixtures = {name for item in session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with suppress(ClusterError), capture.global_and_fixture_disabled():
+        if "alerts" in rungs:
+            debian.program("prometheus", package="prometheus")
         if "e2e" in rungs:
             needed = [module for name, module in CATALOGUE.items() if name != "kwok"]  # that one is a benchmark's
             _build([program for module in needed for program in module.packages])

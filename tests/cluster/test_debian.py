@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,18 @@ def test_missing_packages_are_installed_and_no_others(monkeypatch: pytest.Monkey
     assert [command[1] for command in commands] == ["update", "install"]
     assert "absent" in commands[1]
     assert "here" not in commands[1]
+
+
+def test_a_program_on_the_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "promtool"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert debian.program("promtool", "prometheus") == own
+
+
+def test_a_machine_without_apt_is_told_to_bring_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"prometheus is needed.*put its programs on the PATH"):
+        debian.program("promtool", "prometheus")
