@@ -33,9 +33,12 @@ class Server:
         self.lists: dict[str, list[raw.Raw]] = {}
         self.broken = ""
         """What it cannot answer, by the end of its path."""
+        self.selects_fields = True
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path.rpartition("/")[2])
+        if not self.selects_fields and "fieldSelector" in request.query:
+            return web.json_response({"message": "field label not supported: spec.model.uri"}, status=400)
         if self.asked[-1] == self.broken:
             return web.json_response({"message": "etcd has no leader"}, status=503)
         if request.path in self.objects:
@@ -177,6 +180,15 @@ async def test_before_its_turn_neighbours_are_asked_for_and_afterwards_watched(u
         assert remembered is not None
         assert remembered.seen.neighbours == ()
         assert server.take_asked() == []
+
+
+async def test_neighbours_are_found_with_a_crd_that_selects_no_fields(unused_port: int):
+    server = Server(raw.update(serving=False))
+    server.selects_fields = False
+    server.lists[f"{UPDATES}/skillupdates"] = [raw.update(name="other", metadata={"uid": "other"})]
+    async with lookout(unused_port, server) as one:
+        sight = await one.look()
+    assert [neighbour.uid for neighbour in sight.seen.neighbours] == ["other"]
 
 
 async def test_what_serves_nothing_meets_nobody_at_its_target(unused_port: int):
