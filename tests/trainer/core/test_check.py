@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 
+from skill_contract.manifest import Manifest
 from skill_contract.outcome import Result
 from skill_contract.spec import Data
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
 from skill_trainer.steps.check import check
+from skill_trainer.steps.inputs import is_same_update, read_inputs
 from tests.trainer.core.conftest import method
 
 
@@ -145,3 +147,16 @@ def test_the_same_update_again_is_already_applied(config, run_train):
     assert (outcome.version, outcome.digest) == (published.version, published.digest)
     other = again.model_copy(update={"method": method(seed=5)})
     assert check(other).reason == "Checked"
+
+
+def test_version_of_before_a_field_of_the_method_came_is_recognised(config):
+    parts = config()
+    inputs = read_inputs(parts)
+    old = parts.method.dump()
+    del old["sdft"]["skipTokens"], old["adaptation"]
+    made = Manifest(files=(), sequence=1, skill=parts.skill.name, data_digest=inputs.data_digest, method=old)
+    assert is_same_update(parts, inputs, made)
+    assert not is_same_update(parts, inputs, made.model_copy(update={"method": {**old, "seed": 5}}))
+    assert not is_same_update(parts, inputs, made.model_copy(update={"method": {**old, "fromTheFuture": 1}}))
+    assert not is_same_update(parts, inputs, made.model_copy(update={"skill": "other"}))
+    assert not is_same_update(parts, inputs, made.model_copy(update={"data_digest": "sha256:0"}))

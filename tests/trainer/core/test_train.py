@@ -227,6 +227,21 @@ def test_settings_cannot_change_under_a_run(config, run_train):
         run_train(other)
 
 
+def test_run_that_an_older_version_began_goes_on(config, run_train):
+    """What the settings have got since then stands at its default."""
+    settings, stop = config(), Stop()
+    stop.request()
+    with pytest.raises(Preempted):
+        run_train(settings, stop=stop)
+    run = Repository(settings.model.uri).run("uid-1")
+    origin = json.loads(run.get("origin.json") or b"")
+    name, data, method, gates = json.loads(origin["settings"])
+    del method["adaptation"], gates["monitors"]
+    run.put("origin.json", json.dumps(origin | {"settings": json.dumps([name, data, method, gates])}).encode())
+    with pytest.raises(Preempted):
+        run_train(settings, stop=stop)
+
+
 def test_data_cannot_change_under_a_run(config, run_train, tmp_path):
     """Scores before and after would be of different questions, and the weights of different data."""
     settings, stop = config(), Stop()

@@ -39,7 +39,7 @@ class Manifest(Document):
     update: UpdateIdentity | None = None
     method: dict[str, Any] = Field(default_factory=dict)
     content_digest: str = ""
-    """Hash of parent, data, method and skill: two updates with the same one are the same update."""
+    """Hash of parent, data, method and skill, for the record: whether two are the same is asked of the fields."""
     data_digest: str = ""
     seed: int | None = None
     code_version: str = ""

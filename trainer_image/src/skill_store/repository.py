@@ -276,13 +276,6 @@ class Repository:
             yield ref, manifest
             ref = manifest.parent
 
-    def find_content(self, content_digest: str) -> VersionRef | None:
-        """Returns the version of the lineage made from exactly this parent, data, method and skill, or None."""
-        return next(
-            (ref for ref, manifest in self.lineage() if content_digest and manifest.content_digest == content_digest),
-            None,
-        )
-
     def check_conditional_writes(self) -> None:
         """Raises StoreUnfit where the store ignores If-None-Match or If-Match, found out by writes below `.probe/`."""
         check_conditional_writes(self._store)

@@ -18,7 +18,7 @@ from skill_trainer.model import ChatTokenizer, outline
 from skill_trainer.prompts import Example
 from skill_trainer.schedule import total_steps
 from skill_trainer.steps.examples import make_examples, require_questions_fit
-from skill_trainer.steps.inputs import Inputs, content_digest, inherited_suites, read_inputs
+from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
 from skill_trainer.steps.probe import is_probed
 
 
@@ -89,7 +89,7 @@ def require_pinned(config: TrainConfig, parent: VersionRef) -> None:
 def find_applied(config: TrainConfig, inputs: Inputs, repository: Repository) -> VersionRef | None:
     """Returns the version of the lineage that this very update made, from whichever of its ancestors, or None."""
     for ref, manifest in repository.lineage():
-        if manifest.parent and manifest.content_digest == content_digest(config, inputs, manifest.parent.digest):
+        if manifest.parent and is_same_update(config, inputs, manifest):
             return ref
     return None
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skill_contract.manifest import Manifest, VersionRef
-from skill_contract.model import Document
+from skill_contract.model import ContractError, Document
+from skill_contract.spec import Data, Gates, Method
 from skill_trainer.errors import ConfigInvalid
 from skill_trainer.evaluate import Suite
 from skill_trainer.steps.check import import_or_head, require_pinned, require_supported
@@ -70,7 +71,7 @@ def _new_origin(work: Workplace, inputs: Inputs) -> Origin:
 
 def _require_unchanged(work: Workplace, origin: Origin, inputs: Inputs) -> None:
     uid = work.config.update.uid
-    if origin.settings != _settings(work):
+    if _read_settings(origin.settings) != _read_settings(_settings(work)):
         raise ConfigInvalid(f"run {uid} was begun with other settings ({origin.settings:.200}…): use another uid")
     if origin.data_digest != inputs.data_digest:
         raise ConfigInvalid(
@@ -84,3 +85,15 @@ def _settings(work: Workplace) -> str:
     return json.dumps(
         [config.skill.name, config.data.dump(), config.method.dump(), config.gates.dump()], sort_keys=True
     )
+
+
+def _read_settings(text: str) -> tuple[str, Data, Method, Gates] | None:
+    """Returns the settings in a text, fields that came later at their defaults; None where one is not known any more.
+
+    So a run that an older version began goes on under a newer one.
+    """
+    name, data, method, gates = json.loads(text)
+    try:
+        return name, Data.parse(data), Method.parse(method), Gates.parse(gates)
+    except ContractError:
+        return None

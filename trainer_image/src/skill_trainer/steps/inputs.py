@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 
+from skill_contract.manifest import Manifest
+from skill_contract.model import ContractError
+from skill_contract.spec import Method
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record, check_records, data_digest, read_records
 from skill_trainer.errors import ConfigInvalid
@@ -106,7 +109,20 @@ def _renamed(old: Sequence[Record], new: Sequence[Record]) -> Iterator[Record]:
         yield replace(record, id=name)
 
 
+def is_same_update(config: TrainConfig, inputs: Inputs, manifest: Manifest) -> bool:
+    """Returns whether a version was made of the same data, by the same method, for the same skill.
+
+    Field by field and not by digest: what the method has got since then stands at its default in an older manifest.
+    """
+    if (manifest.skill, manifest.data_digest) != (config.skill.name, inputs.data_digest):
+        return False
+    try:
+        return Method.parse(manifest.method) == config.method
+    except ContractError:  # made by a newer version, with fields that this one does not know
+        return False
+
+
 def content_digest(config: TrainConfig, inputs: Inputs, parent_digest: str) -> str:
-    """Returns `sha256:<hex>` of parent, data, method and skill: two updates with the same one are the same update."""
+    """Returns `sha256:<hex>` of parent, data, method and skill as this version writes them: for the record."""
     content = [parent_digest, inputs.data_digest, config.method.dump(), config.skill.name]
     return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
