@@ -52,6 +52,8 @@ class Sim:
         self.refuse: dict[type[Action], Refusal] = {}
         self.now = NOW
         self.done: list[Action] = []
+        self.phases: list[str] = []
+        """What a person has seen, one after the other."""
         if deployment:
             self.roll(digest=raw.PARENT[1])
 
@@ -90,6 +92,8 @@ class Sim:
             planned = self.plan(refusals)
         if write:
             self.body["status"] = copy.deepcopy(dict(planned.status))
+            if not self.phases or self.phases[-1] != self.status.phase:
+                self.phases.append(self.status.phase)
         return planned
 
     def settle(self, *, write: bool = True) -> Plan:

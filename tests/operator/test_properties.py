@@ -15,6 +15,7 @@ from skill_contract.step import Step
 from skill_operator.actions import CreateJob, DeleteJob
 from skill_operator.api import MILESTONES, ConditionType, Phase
 from tests.operator import raw
+from tests.operator.picture import assert_drawn
 from tests.operator.sim import Sim
 
 Event = Callable[[Sim], None]
@@ -72,6 +73,7 @@ def _erase(sim: Sim) -> None:
     """Somebody erases the status of a running update by hand."""
     if not sim.status.is_final:
         sim.body["status"] = {}
+        sim.phases.clear()
 
 
 EVENTS: dict[str, Event] = {
@@ -142,6 +144,7 @@ def test_any_world_is_lived_through(start: str, events: list[str], previous: str
         EVENTS[name](sim)
         sim.settle()
         assert_well_formed(sim)
+        assert_drawn(sim)
         before = copy.deepcopy(sim.body)
         again = sim.plan()
         assert (again.actions, dict(again.status)) == ((), before["status"]), f"after {name}, not at rest"

@@ -106,6 +106,7 @@ class Reason(StrEnum):
     WAITING_FOR_ADMISSION = "WaitingForAdmission"
     TRAINING = "Training"
     EVALUATING = "Evaluating"
+    GATES_PASSED = "GatesPassed"
     HEARTBEAT_LOST = "HeartbeatLost"
     PREEMPTED = "Preempted"
     NODE_LOST = "NodeLost"

@@ -22,11 +22,11 @@ PULSE_SECONDS = 1.0
 
 _OF_ROLLBACKS = (
     Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED, Reason.OUTPUT_MISMATCH, Reason.PROGRESS_DEADLINE,
-    "AccessDenied", "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound", "StoreUnavailable",
+    "AccessDenied", "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
     "Checked", "CheckpointSaved", "GatePassed", "GateRejected", "HeartbeatLost", "PodVerified", "Preempted", "Promoted",
-    "Restarted", "Resumed", "Reverted", "RollbackStarted", "RolledBack", "RolloutStarted", "TrainingStarted",
+    "Resumed", "Reverted", "RollbackStarted", "RolledBack", "RolloutStarted", "TrainingStarted",
     "VersionPublished",
 )  # fmt: skip
 OTHER = "Other"

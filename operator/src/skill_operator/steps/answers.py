@@ -81,7 +81,7 @@ def _failure(job: StepJob) -> Failure:
     if job.failed_reason == "DeadlineExceeded":
         return too_slow(job, job.deadline_seconds)
     pod = _culprit(job)
-    reason = _JOB_REASONS.get(job.failed_reason, job.failed_reason or Reason.RETRIES_EXHAUSTED)
+    reason = _JOB_REASONS.get(job.failed_reason, Reason.CRASHED)
     if pod is None:
         return Failure(reason=reason, retriable=True, message=f"{job.kind} {job.name}: {job.failed_message or reason}")
     if pod.outcome and pod.outcome.outcome in {Result.FAILED, Result.REJECTED}:

@@ -80,7 +80,7 @@ def _judged(facts: Facts, known: Status, outcome: Outcome) -> Status:
     published = Published(version=outcome.version, digest=outcome.digest, uri=uri)
     known = known.model_copy(update={"published": published, "failure": None})
     known = reached(facts, known, ConditionType.TRAINED, reason, message)
-    known = reached(facts, known, ConditionType.EVALUATED, "GatesPassed", message)
+    known = reached(facts, known, ConditionType.EVALUATED, Reason.GATES_PASSED, message)
     return reached(facts, known, ConditionType.PUBLISHED, reason, f"{outcome.version} at {uri}")
 
 
