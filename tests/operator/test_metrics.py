@@ -144,6 +144,16 @@ def test_progress_is_what_changes_and_waiting_is_none(watched: Watched):
     assert watched.value("update_waiting_timestamp_seconds", **waiting) == 3000
 
 
+def test_no_series_appears_twice_when_an_update_is_made_anew(watched: Watched):
+    for uid in ("before", "after"):
+        update = body(uid)
+        update["metadata"]["name"] = "a"
+        watched.metrics.census.take(update)
+    samples = [(s.name, *s.labels.items()) for f in watched.metrics.census.collect() for s in f.samples]
+    assert len(samples) == len(set(samples))
+    assert watched.value("updates", phase="Training") == 2
+
+
 def test_labels_are_bounded_whatever_a_status_says(watched: Watched):
     rollback = {"reason": "Anything", "message": "", "startedAt": "", "deadline": ""}
     rollout = {"candidate": "c", "startedAt": "", "deadline": ""}

@@ -115,8 +115,10 @@ class Census(Collector):
         for phase in Phase:
             updates.add_metric([phase.value], numbers[phase])
         yield updates
-        yield from _of_each(lives)
-        yield from _of_training(lives)
+        # An update made anew has its predecessor's name, and no series may appear twice in a scrape.
+        named = list({(life.namespace, life.name): life for life in lives}.values())
+        yield from _of_each(named)
+        yield from _of_training(named)
 
 
 def _of_each(lives: list[_Life]) -> Iterator[Metric]:
