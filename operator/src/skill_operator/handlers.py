@@ -204,6 +204,19 @@ def registry(world: World) -> kopf.OperatorRegistry:
     return handlers
 
 
+class _NoComparison(kopf.DiffBaseStorage):
+    """kopf compares each object with what it was, for kinds of handlers that there are none of here."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Returns kopf's settings; the reasons of each are in the study of kopf that the project began with."""
     settings = kopf.OperatorSettings()
@@ -215,12 +228,13 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1.0
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100  # a page is held as a whole, and its memory does not come back
     settings.watching.label_selectors["batch", "v1", "jobs"] = _OURS
     settings.watching.label_selectors["", "v1", "pods"] = _OURS
     # A pod that ends leaves the watch, which is an event; its Job tells the rest. Years of ended pods stay outside.
     settings.watching.field_selectors["", "v1", "pods"] = "status.phase!=Succeeded,status.phase!=Failed"
     settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = _OURS
+    settings.persistence.diffbase_storage = _NoComparison()
     settings.queueing.idle_timeout = 1.0  # until then kopf holds each object that it has shown, all of them at a start
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
