@@ -39,6 +39,8 @@ class Rest:
 
     requests: dict[str, int]
     """By verb, as the API server counts them; a watch counts when it is opened."""
+    own_requests: int
+    """As the operator counts them: all but its watches and their lists."""
     cpu_s: float
 
 
@@ -125,10 +127,14 @@ async def _measure(plane: ControlPlane, api: Api, objects: int, active: int, emp
 
 
 async def _rest(plane: ControlPlane, subject: Subject) -> Rest:
-    begin, cpu = time.time(), subject.cpu_seconds()
+    begin, cpu, own = time.time(), subject.cpu_seconds(), _own_requests(await subject.series())
     await asyncio.sleep(WINDOW_SECONDS)
-    window = Window(begin, time.time())
-    return Rest(dict(requests(plane, window)), subject.cpu_seconds() - cpu)
+    window, own = Window(begin, time.time()), _own_requests(await subject.series()) - own
+    return Rest(dict(requests(plane, window)), own, subject.cpu_seconds() - cpu)
+
+
+def _own_requests(series: dict[str, float]) -> int:
+    return round(sum(n for name, n in series.items() if name.startswith("skill_operator_api_requests_total")))
 
 
 @asynccontextmanager

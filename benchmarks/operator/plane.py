@@ -55,6 +55,7 @@ def running(folder: Path) -> Iterator[ControlPlane]:
         finally:
             for name in ("kwok", "kube-scheduler"):
                 plane.processes.stop(name, seconds=3)
+    shutil.rmtree(folder / "etcd")  # logs stay
 
 
 def _schedule(plane: ControlPlane) -> None:
