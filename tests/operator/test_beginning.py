@@ -132,6 +132,20 @@ def test_failed_check_ends_the_update(status: raw.Raw, job_reason: str, reason: 
     assert not sim.has_job("train")
 
 
+def test_check_that_is_tried_again_says_why():
+    sim = Sim()
+    sim.settle()
+    away = raw.outcome(Step.CHECK, Result.FAILED, "StoreUnavailable", "s3 is away")
+    sim.pod("check", raw.said(away, 1))
+    told = sim.look().news
+    assert sim.status.failure is not None
+    assert (sim.status.failure.reason, sim.status.failure.retriable) == ("StoreUnavailable", True)
+    assert [(news.reason, news.warning) for news in told] == [("StoreUnavailable", True)]
+    sim.finish("check")
+    sim.settle()
+    assert (sim.status.failure, truth(sim)["Checked"]) == (None, "True")
+
+
 def test_check_that_runs_out_of_memory_is_not_tried_again():
     sim = Sim()
     sim.settle()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
 
 import aiohttp
 import pytest
@@ -15,7 +19,7 @@ from skill_operator.cli import main
 from skill_operator.health import serve_health
 from skill_operator.kube import Kind, conflicting_managers
 from skill_operator.settings import SettingsError, read_settings
-from skill_operator.trainer_client import TrainerClient
+from skill_operator.trainer_client import TrainerClient, by_our_clock
 
 IMAGES = {"SKILL_TRAINER_IMAGE": "t:1", "SKILL_STORE_IMAGE": "s:1"}
 
@@ -67,20 +71,45 @@ async def test_health_answers_and_says_when_it_is_ready(unused_port):
     ],
 )
 async def test_trainer_says_how_far_it_is_or_nothing(unused_port, body: str, status: int, *, readable: bool):
+    async with trainer(unused_port, web.Response(text=body, status=status)) as client:
+        seen = await client.progress("127.0.0.1")
+    assert (seen is not None) == readable
+
+
+@pytest.mark.parametrize("ahead", [-7200, 0, 7200], ids=["behind", "right", "ahead"])
+async def test_heartbeat_is_told_by_our_clock_whatever_the_trainer_s_says(unused_port, ahead: int):
+    theirs = time.time() + ahead
+    said = Progress(stage=Stage.TRAINING, step=3, heartbeat=theirs - 100)
+    answer = web.Response(text=said.dump_json(), headers={"Date": formatdate(theirs, usegmt=True)})
+    async with trainer(unused_port, answer) as client:
+        seen = await client.progress("127.0.0.1")
+    assert seen is not None
+    assert time.time() - seen.heartbeat == pytest.approx(100, abs=10)
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Wed, 99 Nov 2026 21:00:00 GMT"])
+def test_answer_without_a_date_is_taken_as_it_is(date: str):
+    said = Progress(stage=Stage.TRAINING, heartbeat=1.0)
+    assert by_our_clock(said, date, 5000.0) == said
+
+
+@asynccontextmanager
+async def trainer(port: int, answer: web.Response) -> AsyncIterator[TrainerClient]:
+    """A client of a trainer that answers this, once."""
+
     async def progress(_: web.Request) -> web.Response:
-        return web.Response(text=body, status=status)
+        return answer
 
     app = web.Application()
     app.add_routes([web.get("/progress", progress)])
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_port).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
-        async with TrainerClient(unused_port) as client:
-            seen = await client.progress("127.0.0.1")
+        async with TrainerClient(port) as client:
+            yield client
     finally:
         await runner.cleanup()
-    assert (seen is not None) == readable
 
 
 async def test_trainer_that_is_not_there_says_nothing(unused_port):

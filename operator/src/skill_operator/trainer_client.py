@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +16,10 @@ from skill_contract.step import PROGRESS_PORT
 TIMEOUT_SECONDS = 3.0
 MAX_CONNECTIONS = 32
 MAX_BYTES = 64 * 1024
+
+
+_DATE_SECONDS = 2.0
+"""How exact the Date of an answer is: it has whole seconds."""
 
 
 class TrainerClient:
@@ -41,6 +47,25 @@ class TrainerClient:
             async with self._session.get(f"http://{host}:{self._port}/progress", allow_redirects=False) as response:
                 if response.status != 200:
                     return None
-                return Progress.parse_json(await response.content.read(MAX_BYTES))
+                said = Progress.parse_json(await response.content.read(MAX_BYTES))
+                return by_our_clock(said, response.headers.get("Date", ""), time.time())
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
             return None
+
+
+def by_our_clock(progress: Progress, date: str, now: float) -> Progress:
+    """Returns the progress with its heartbeat by our clock: a node's may be wrong by more than a heartbeat's timeout.
+
+    Source: RFC 9110, section 6.6.1, Date.
+
+    Args:
+        date: of the answer, by the trainer's clock.
+        now: Unix seconds.
+    """
+    try:
+        difference = now - parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return progress
+    if abs(difference) < _DATE_SECONDS:
+        return progress
+    return progress.model_copy(update={"heartbeat": progress.heartbeat + difference})

@@ -13,7 +13,7 @@ from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.manifests.job import check_job
 from skill_operator.manifests.serving import version_uri
 from skill_operator.status import Published, Status
-from skill_operator.steps.answers import MAX_RUNS, answer, lost_too_often, no_more_pods, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, answer, interruption, lost_too_often, no_more_pods, why_waiting
 from skill_operator.steps.verdict import Facts, Verdict, fail, missed, reached, succeed
 
 
@@ -21,8 +21,10 @@ def learn_check(facts: Facts) -> Status:
     """Returns what is known once the check step has answered: the parent, or why training would be in vain."""
     known, job = facts.known, facts.seen.job(Step.CHECK)
     said = answer(job) if job else None
-    if said is None or said.lost or known.condition(ConditionType.CHECKED):
+    if job is None or known.condition(ConditionType.CHECKED):
         return known
+    if said is None or said.lost:
+        return known if job.deleting else facts.learn(failure=interruption(job) or known.failure)
     if said.failure:
         known = known.model_copy(update={"failure": said.failure})
         return missed(facts, known, ConditionType.CHECKED, said.failure.reason, said.failure.message)
@@ -34,7 +36,7 @@ def learn_check(facts: Facts) -> Status:
 def _with_version(facts: Facts, outcome: Outcome) -> Status:
     version = VersionRef(version=outcome.version, digest=outcome.digest)
     if outcome.reason != Reason.ALREADY_APPLIED:
-        return facts.learn(parent=version)
+        return facts.learn(parent=version, failure=None)
     uri = version_uri(facts.spec.model.uri, outcome.version)
     return facts.learn(published=Published(version=version.version, digest=version.digest, uri=uri))
 

@@ -251,8 +251,8 @@ def _hang(facts: Facts, job: StepJob) -> Failure | None:
     if pod is None or progress is None or facts.now - progress.heartbeat <= limit:
         return None
     message = (
-        f"pod {pod.name} made no progress since {to_rfc3339(progress.heartbeat)} (heartbeatTimeoutSeconds is "
-        f"{limit}) at step {progress.step}, {progress.stage}: it is deleted and resumes from its last checkpoint"
+        f"pod {pod.name} made no progress for more than {limit} s (heartbeatTimeoutSeconds) at step {progress.step}, "
+        f"{progress.stage}: it is deleted, and the next one resumes from the last checkpoint"
     )
     return Failure(reason=Reason.HEARTBEAT_LOST, retriable=True, pod=pod.name, node=pod.node or None, message=message)
 
