@@ -49,6 +49,10 @@ screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, 
 	@command -v chromium || { echo "installing chromium"; apt-get update && apt-get install --yes chromium; }
 	$(UV) run --no-sync --with "playwright==1.65.2" python -m tests.screenshots $(REPORT)
 
+.PHONY: chaos
+chaos: .venv/synced ## Every fault at every phase of an update's life, into docs/reliability.md (about 15 min)
+	$(PYTHON) -m tests.chaos --write docs/reliability.md
+
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
 	$(PYTHON) -m tests.cluster down

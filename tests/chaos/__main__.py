@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.matrix import Result, plans, run_all, table
+from tests.chaos.matrix import FAILED, Result, Words, plans, read_table, run_all, table, words
+from tests.chaos.page import part, write
+from tests.chaos.soak import report, soak
 from tests.chaos.world import open_world
 from tests.cluster.console import say
 from tests.cluster.controlplane import ControlPlane
@@ -24,14 +25,30 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="WORDS", help="only cells whose `fault × phase` has these words")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table into this document")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the operators' logs there")
-    return asyncio.run(_matrix(parser.parse_args()))
-
-
-async def _matrix(given: argparse.Namespace) -> int:
-    chosen = [plan for plan in plans(FAULTS) if given.only.lower() in str(plan).lower()]
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="the soak for so long, not the matrix")
+    given = parser.parse_args()
     folder = given.logs or Path(tempfile.mkdtemp(prefix="skillupdate-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{len(chosen)} cells, seed {given.seed}; the operators' logs: {folder}")
+    say(f"The operators' logs: {folder}")
+    return asyncio.run(_soak(given, folder) if given.soak else _matrix(given, folder))
+
+
+async def _soak(given: argparse.Namespace, folder: Path) -> int:
+    with ControlPlane(controllers=True) as plane:
+        prepare(plane)
+        async with open_world(plane, folder) as world:
+            tally = await soak(world, given.soak, given.seed, say)
+            text = report(world, tally, given.soak, given.seed)
+            crashes = world.crashes
+    say(text)
+    if given.write:
+        write(given.write, "soak", text)
+    return 1 if tally.problems or crashes else 0
+
+
+async def _matrix(given: argparse.Namespace, folder: Path) -> int:
+    chosen = [plan for plan in plans(FAULTS) if given.only.lower() in str(plan).lower()]
+    say(f"{len(chosen)} cells, seed {given.seed}")
     began = time.monotonic()
     with ControlPlane(controllers=True) as plane:
         prepare(plane)
@@ -41,7 +58,8 @@ async def _matrix(given: argparse.Namespace) -> int:
     failed = [result for result in results if result.problems]
     say(f"{len(results)} cells in {time.monotonic() - began:.0f} s, {len(failed)} failed, {crashes} tracebacks logged")
     if given.write:
-        write(given.write, "matrix", f"{_summary(results, crashes, given.seed)}\n\n{table(results)}")
+        known = read_table(part(given.write, "matrix")) | words(results)  # what did not run now stays as it was
+        write(given.write, "matrix", f"{_summary(known, given.seed)}\n\n{table(known)}")
     return 1 if failed or crashes else 0
 
 
@@ -52,18 +70,9 @@ def _tell(result: Result) -> None:
         say(f"        {problem}")
 
 
-def _summary(results: list[Result], crashes: int, seed: int) -> str:
-    failed = sum(bool(result.problems) for result in results)
-    return f"{len(results)} cells, seed {seed}: {failed} failed, {crashes} tracebacks in the operators' logs."
-
-
-def write(page: Path, part: str, text: str) -> None:
-    """Replaces what stands between a document's markers."""
-    before = page.read_text()
-    pattern = rf"(<!-- {part}:begin -->\n).*?(<!-- {part}:end -->)"
-    after, count = re.subn(pattern, lambda match: f"{match[1]}{text}\n{match[2]}", before, flags=re.DOTALL)
-    assert count == 1, f"{page} has no place for {part}"
-    page.write_text(after)
+def _summary(known: Words, seed: int) -> str:
+    failed = sum(word == FAILED for word in known.values())
+    return f"{len(known)} cells, seed {seed}: {failed} failed."
 
 
 if __name__ == "__main__":

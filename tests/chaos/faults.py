@@ -80,6 +80,10 @@ async def cut_watches(world: World, cells: Cells, chance: random.Random) -> None
     assert world.proxy.cut_watches(), "there was no watch"
 
 
+async def silence_watches(world: World, cells: Cells, chance: random.Random) -> None:
+    assert world.proxy.silence_watches(), "there was no watch"
+
+
 def meets(harm: Harm, times: int = 5) -> Deed:
     """Some of the operator's next requests about the namespace meet harm."""
 
@@ -284,6 +288,7 @@ FAULTS = (
     Fault("CRD changed and changed back", change_crd, restore_crd, shared=True),
     Fault("every watch ends with 410 Gone", expire_watches, shared=True),
     Fault("every watch is cut", cut_watches, shared=True),
+    Fault("every watch falls silent, its connection open", silence_watches, shared=True),
     Fault("replies lost, requests carried out", meets(Harm.LOST_REPLY), stations=_BUSY),
     Fault("requests lost", meets(Harm.LOST_REQUEST), stations=_BUSY),
     Fault("409 Conflict", meets(Harm.CONFLICT), stations=_BUSY),

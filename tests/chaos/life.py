@@ -17,7 +17,7 @@ from tests.operator.raw import CHILD, PARENT
 
 NAME = "skill"
 TARGET = "support-llm"
-PATIENCE_S = 90
+PATIENCE_S = 180
 """A busy machine has its time, and so has an operator that backs off."""
 
 

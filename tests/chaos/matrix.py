@@ -78,12 +78,12 @@ async def run_all(world: World, chosen: Sequence[Plan], seed: int, tell: Callabl
                 results.append(result)
                 tell(result)
 
-    async with asyncio.TaskGroup() as group:
-        for wave in beside:
-            group.create_task(one(wave))
     for wave in alone:
         await one(wave)
         await world.calm()
+    async with asyncio.TaskGroup() as group:
+        for wave in beside:
+            group.create_task(one(wave))
     return results
 
 
@@ -151,19 +151,28 @@ def _chance(seed: int, plan: Plan) -> random.Random:
     return random.Random(f"{seed}/{plan}")
 
 
-def table(results: Sequence[Result]) -> str:
+Words = dict[str, str]
+"""The outcome of each cell, by `fault × station`."""
+FAILED = "**FAILED**"
+
+
+def words(results: Sequence[Result]) -> Words:
+    """Returns how each cell ended, in words."""
+    return {str(result.plan): FAILED if result.problems else str(result.plan.ending) for result in results}
+
+
+def table(known: Words) -> str:
     """Returns the outcomes as a Markdown table: faults down, stations across; empty where a fault cannot happen."""
-    by_place = {(result.plan.fault.name, result.plan.station.name): result for result in results}
     names = [station.name for station in STATIONS]
-    lines = [f"| fault | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-    for fault in FAULTS:
-        row = [by_place.get((fault.name, name)) for name in names]
-        if any(row):
-            lines.append(f"| {fault.name} | {' | '.join(_word(result) for result in row)} |")
-    return "\n".join(lines)
+    rows = [["fault", *names], ["---"] * (len(names) + 1)]
+    rows += [[fault.name, *(known.get(f"{fault.name} × {name}", "") for name in names)] for fault in FAULTS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _word(result: Result | None) -> str:
-    if result is None:
-        return ""
-    return "**FAILED**" if result.problems else str(result.plan.ending)
+def read_table(text: str) -> Words:
+    """Returns the outcomes in a table that `table` has made; none where there is no table."""
+    rows = [[word.strip() for word in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("|")]
+    if not rows:
+        return {}
+    names = rows[0][1:]
+    return {f"{row[0]} × {name}": word for row in rows[2:] for name, word in zip(names, row[1:], strict=True) if word}

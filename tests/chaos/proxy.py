@@ -70,6 +70,7 @@ class Proxy:
     writes: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     """Answered writes by method, kind and code."""
     watches: set[asyncio.Task[None]] = field(default_factory=set)
+    _silent: set[asyncio.Task[None]] = field(default_factory=set)
     _ends: dict[asyncio.Task[None], bool] = field(default_factory=dict)
 
     @property
@@ -83,6 +84,11 @@ class Proxy:
     def cut_watches(self) -> int:
         """Cuts the connection of every watch; returns how many there were."""
         return self._end_watches(politely=False)
+
+    def silence_watches(self) -> int:
+        """Lets nothing more through of every watch, and keeps its connection open; returns how many there were."""
+        self._silent |= self.watches
+        return len(self.watches)
 
     def _end_watches(self, *, politely: bool) -> int:
         ending = list(self.watches)
@@ -121,7 +127,7 @@ class Proxy:
                 answer.set_status(response.status)
                 answer.headers.update(_headers(response.headers))
                 await answer.prepare(request)
-                task = asyncio.create_task(_pass_on(response, answer))
+                task = asyncio.create_task(self._pass_on(response, answer))
                 self.watches.add(task)
                 try:
                     await task
@@ -132,9 +138,15 @@ class Proxy:
                 finally:
                     task.cancel()
                     self.watches.discard(task)
+                    self._silent.discard(task)
         except (aiohttp.ClientError, ConnectionError):
             return _cut(request)
         return answer
+
+    async def _pass_on(self, response: aiohttp.ClientResponse, answer: web.StreamResponse) -> None:
+        async for line in response.content:  # by lines, so that what ends a watch does not land in the middle of one
+            if asyncio.current_task() not in self._silent:
+                await answer.write(line)
 
     @contextlib.asynccontextmanager
     async def _forward(self, request: web.Request) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -176,11 +188,6 @@ def _cut(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=502)
-
-
-async def _pass_on(response: aiohttp.ClientResponse, answer: web.StreamResponse) -> None:
-    async for line in response.content:  # by lines, so that what ends a watch does not land in the middle of one
-        await answer.write(line)
 
 
 def _headers(headers: aiohttp.typedefs.LooseHeaders) -> dict[str, str]:

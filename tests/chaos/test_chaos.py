@@ -10,11 +10,13 @@ import pytest
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.life import STATIONS
-from tests.chaos.matrix import plans, run_all, waves
+from tests.chaos.matrix import plans, read_table, run_all, waves
+from tests.chaos.page import part
 from tests.chaos.world import World, open_world
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.api.conftest import prepare
 
+ROOT = Path(__file__).parents[2]
 SAMPLE = {
     ("replies lost, requests carried out", "RollingOut"),
     ("status erased by hand", "promote"),
@@ -52,3 +54,9 @@ def test_every_fault_and_every_station_is_in_the_matrix_once():
     assert sum(map(len, alone)) + len(beside) == len(names)
     known = {station.name for station in STATIONS}
     assert all(set(fault.stations) <= known and set(fault.endings) <= known for fault in FAULTS)
+
+
+def test_document_has_every_cell_and_none_that_failed():
+    told = read_table(part(ROOT / "docs/reliability.md", "matrix"))
+    assert told == {str(plan): str(plan.ending) for plan in plans()}, "run `make chaos`"
+    assert len(told) >= 120

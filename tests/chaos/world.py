@@ -52,11 +52,13 @@ class World:
     folder: Path
     operators: list[Operator] = field(default_factory=list)
     _cells: int = 0
+    _started: int = 0
 
     async def operator(self) -> Operator:
         """Starts one more operator."""
         environment = {"KUBECONFIG": str(self._kubeconfig()), "NO_PROXY": "127.0.0.1"}
-        operator = Operator(self.plane, self.folder / f"operator-{len(self.operators)}.log", environment)
+        self._started += 1
+        operator = Operator(self.plane, self.folder / f"operator-{self._started}.log", environment)
         operator.start()
         self.operators.append(operator)
         return operator
@@ -89,18 +91,24 @@ class World:
 
     async def calm(self) -> None:
         """A control plane and one operator, alive, and nothing between them."""
+        while len(self.operators) > 1:
+            extra = self.operators.pop()
+            if extra.is_alive:
+                await asyncio.to_thread(extra.kill)
+        if not self.operators:
+            await self.operator()
+        await self.revive()
+
+    async def revive(self) -> None:
+        """Everything alive, nothing between operators and API server."""
         self.proxy.troubles.clear()
         if self.plane.processes.pid("kube-apiserver") is None:
             await asyncio.to_thread(self.plane.start_apiserver)
         if self.plane.processes.pid("kube-controller-manager") is None:
             await asyncio.to_thread(self.plane.start_controllers)
-        for extra in self.operators[1:]:
-            if extra.is_alive:
-                await asyncio.to_thread(extra.kill)
-        if not self.operators:
-            await self.operator()
-        elif not self.operators[0].is_alive:
-            self.operators[0].start()
+        for operator in self.operators:
+            if not operator.is_alive:
+                operator.start()
 
     @property
     def crashes(self) -> int:
