@@ -347,6 +347,16 @@ def test_final_update_is_never_taken_up_again():
     assert (len(sim.done), sim.status.phase, sim.status.observed_generation) == (done, "Succeeded", 2)
 
 
+@pytest.mark.parametrize("phase", ["", "Training", "Failed"])
+def test_final_update_whose_phase_was_overwritten_gets_its_own_back(phase: str):
+    sim = served()
+    sim.until_done()
+    sim.body["status"]["phase"] = phase
+    assert not is_settled(sim.body)
+    sim.settle()
+    assert (sim.status.phase, is_settled(sim.body)) == ("Succeeded", True)
+
+
 @pytest.mark.parametrize("phase", ["", "Dancing"])
 def test_deleted_update_whose_phase_was_overwritten_is_let_go(phase: str):
     sim = served()

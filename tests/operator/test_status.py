@@ -83,6 +83,9 @@ def test_condition_that_goes_leaves_the_others():
     assert [condition.type for condition in without(both, ["Queued"]).conditions] == ["Ready"]
 
 
+ENDED = {"True": "Succeeded", "False": "Failed", "Unknown": "Training"}
+
+
 def body(
     *,
     succeeded: str = "True",
@@ -90,13 +93,14 @@ def body(
     finalizers: tuple[str, ...] = (),
     reverted: str = "",
     revert: bool = False,
+    phase: str = "",
 ):
     conditions = [{"type": "Succeeded", "status": succeeded}]
     conditions += [{"type": "Reverted", "status": reverted}] if reverted else []
     return {
         "metadata": {"generation": 3, "finalizers": list(finalizers)},
         "spec": {"revert": revert},
-        "status": {"observedGeneration": seen, "conditions": conditions},
+        "status": {"observedGeneration": seen, "phase": phase or ENDED[succeeded], "conditions": conditions},
     }
 
 
@@ -107,6 +111,8 @@ def body(
         (body(succeeded="False"), True),
         (body(succeeded="Unknown"), False),
         (body(seen=2), False),
+        (body(phase="Training"), False),
+        (body(phase="Failed"), False),
         (body(finalizers=(FINALIZER,)), False),
         (body(finalizers=("foregroundDeletion",)), True),
         (body(revert=True), False),

@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from skill_operator.api import FINALIZER, ConditionType, to_rfc3339
+from skill_operator.api import FINALIZER, ConditionType, Phase, to_rfc3339
 from skill_operator.status import Condition, Status, is_reverting
 
 MAX_MESSAGE = 32768
 """meta/v1 Condition.message."""
+ENDS: Mapping[str, tuple[Phase, ...]] = {
+    "True": (Phase.SUCCEEDED, Phase.REVERTED),
+    "False": (Phase.FAILED, Phase.REJECTED, Phase.ROLLED_BACK),
+}
+"""The phases that an update can end in, by the truth of Succeeded."""
 
 
 def put(status: Status, generation: int, now: float, *changes: Condition) -> Status:
@@ -39,11 +44,24 @@ def without(status: Status, kinds: Iterable[str]) -> Status:
     )
 
 
+def ended_as(known: Status) -> Phase:
+    """Returns the phase of an update that is final: as it says, or, where somebody wrote another, by its milestones."""
+    if known.is_true(ConditionType.SUCCEEDED):
+        if known.phase in ENDS["True"]:
+            return Phase(known.phase)
+        return Phase.REVERTED if known.is_true(ConditionType.REVERTED) else Phase.SUCCEEDED
+    if known.phase in ENDS["False"]:
+        return Phase(known.phase)
+    if known.is_false(ConditionType.ROLLED_OUT):
+        return Phase.ROLLED_BACK
+    return Phase.REJECTED if known.is_false(ConditionType.EVALUATED) else Phase.FAILED
+
+
 def is_settled(body: Mapping[str, Any]) -> bool:
     """Returns True for a raw SkillUpdate that needs no reconciliation: final, seen in its newest form, and released."""
     metadata, status = body["metadata"], body.get("status") or {}
     truth = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
-    is_final = truth.get(ConditionType.SUCCEEDED) in {"True", "False"}
+    is_final = status.get("phase") in ENDS.get(truth.get(ConditionType.SUCCEEDED, ""), ())
     is_seen = status.get("observedGeneration") == metadata.get("generation")
     is_held = FINALIZER in (metadata.get("finalizers") or ())
     return is_final and is_seen and not is_held and not is_reverting(body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from skill_contract.step import Step
 from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate
+from skill_operator.conditions import ended_as
 from skill_operator.neighbours import model_key
 from skill_operator.status import Failure, Status
 from skill_operator.steps.revert import has_begun
@@ -47,7 +48,7 @@ def as_it_ended(update: SkillUpdate, known: Status) -> Verdict:
     """Returns the verdict that a final update has already: its spec is not asked any more."""
     ready = known.condition(ConditionType.READY)
     return Verdict(
-        phase=Phase(known.phase or (Phase.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else Phase.FAILED)),
+        phase=ended_as(known),
         state=State.SUCCEEDED if known.is_true(ConditionType.SUCCEEDED) else State.FAILED,
         reason=ready.reason if ready else Reason.PROMOTED,
         message=ready.message if ready else "",
