@@ -215,6 +215,13 @@ def _in_phase(phase: str, running: str = "") -> Callable[[Cell], object]:
     return lambda cell: cell.phase == phase and (not running or cell.is_running(running))
 
 
+def _is_rolling(cell: Cell) -> bool:
+    """The Deployment was told the candidate, the operator has noted that, and a pod of it is there."""
+    has_noted = (cell.status.get("rollout") or {}).get("appliedAt") is not None
+    is_told = cell.phase == "RollingOut" and cell.weights == "candidate"
+    return is_told and has_noted and cell.held_pod("candidate") is not None
+
+
 def _training(cell: Cell) -> Raw:
     return cell.status.get("training") or {}
 
@@ -235,14 +242,11 @@ STATIONS = (
         "AwaitingApproval", SUCCEEDED, _in_phase("AwaitingApproval"), spec={"gates": {"approval": "Manual"}},
         goes_on={"approved": True},
     ),
-    Station(
-        "RollingOut", SUCCEEDED, lambda cell: cell.phase == "RollingOut" and cell.weights == "candidate",
-        frozenset({"candidate"}),
-    ),
+    Station("RollingOut", SUCCEEDED, _is_rolling, frozenset({"candidate"})),
     Station(
         "Soaking", SUCCEEDED, lambda cell: (cell.phase, cell.reason) == ("Soaking", "Soaking"),
         frozenset({"candidate"}), spec={"serving": {"soakSeconds": 8}},
-        before=lambda cell: cell.phase == "RollingOut" and cell.weights == "candidate" and cell.held_pod("candidate"),
+        before=_is_rolling,
     ),
     Station("promote", SUCCEEDED, _in_phase("Soaking", "promote"), frozenset({"promote"})),
     Station(
