@@ -6,19 +6,24 @@ A checkpoint is complete when its manifest is there: the manifest is the last th
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from skill_contract.manifest import File
 from skill_contract.model import ContractError, Document
 from skill_store import layout, transfer
-from skill_store.errors import DigestMismatch, NotFound, PreconditionFailed
+from skill_store.errors import DigestMismatch, NotFound, PreconditionFailed, StoreUnavailable
 from skill_store.protocol import ObjectStore
 from skill_store.transfer import Progress
 
+PART_SECONDS = 600.0
+"""How much longer than the first machine another may take to bring its part of a checkpoint."""
+LOOK_SECONDS = 0.5
+
 
 class CheckpointManifest(Document):
-    """What a complete checkpoint consists of."""
+    """What a complete checkpoint consists of, or one machine's part of it."""
 
     step: int
     files: tuple[File, ...]
@@ -60,19 +65,57 @@ class Run:
         """Returns the newest complete checkpoint's step, or None."""
         return max(self.checkpoints(), default=None)
 
-    def save_checkpoint(self, step: int, folder: Path, keep: int, progress: Progress | None = None) -> None:
+    def save_checkpoint(
+        self, step: int, folder: Path, keep: int, progress: Progress | None = None, *, parts: int = 1
+    ) -> None:
         """Uploads a folder as the checkpoint of a step and removes all but the newest `keep` complete ones.
 
         Leftovers of broken uploads go too, and so does every later checkpoint: a run that saves step 50 has not come to
         step 100, so what lies there belongs to an attempt that was given up.
+
+        Args:
+            parts: of so many machines, after `begin_checkpoint`: the others' come by `save_part`, and are waited for.
+
+        Raises:
+            StoreUnavailable: another machine's part has not come.
         """
-        self._remove([step])
-        files = transfer.hash_files(folder, _paths(folder))
-        transfer.upload(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
+        if parts == 1:
+            self.begin_checkpoint(step)
+        files = self._upload(step, folder, progress)
+        for part in range(1, parts):
+            files += self._await_part(step, part)
         manifest = CheckpointManifest(step=step, files=files)
         self._store.put(self._manifest_key(step), manifest.dump_json().encode())
         kept = [other for other in self.checkpoints() if other <= step][-max(keep, 1) :]
         self._remove(other for other in self._by_step() if other not in kept)
+
+    def begin_checkpoint(self, step: int) -> None:
+        """Removes what may be left of that step; before any of several machines saves its part."""
+        self._remove([step])
+
+    def save_part(self, step: int, part: int, folder: Path) -> None:
+        """Uploads what the machine `part`, from 1, has of a checkpoint; `save_checkpoint` of the first completes it."""
+        document = CheckpointManifest(step=step, files=self._upload(step, folder, None))
+        self._store.put(self._part_key(step, part), document.dump_json().encode())
+
+    def _upload(self, step: int, folder: Path, progress: Progress | None) -> tuple[File, ...]:
+        files = transfer.hash_files(folder, _paths(folder))
+        transfer.upload(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
+        return files
+
+    def _await_part(self, step: int, part: int) -> tuple[File, ...]:
+        deadline = time.monotonic() + PART_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(NotFound):
+                return CheckpointManifest.parse_json(self._store.get(self._part_key(step, part)).data).files
+            time.sleep(LOOK_SECONDS)
+        raise StoreUnavailable(
+            f"machine {part + 1} has not brought its part of checkpoint {step} within {PART_SECONDS:.0f} s after the "
+            "first: see its log"
+        )
+
+    def _part_key(self, step: int, part: int) -> str:
+        return f"{layout.checkpoint_folder(self._uid, step)}part-{part:05}.json"
 
     def load_checkpoint(self, step: int, folder: Path, progress: Progress | None = None) -> None:
         """Downloads a checkpoint into a folder, verified.

@@ -36,7 +36,7 @@ def save_state(
     folder: Path, student: LanguageModel, teacher: Teacher | None, optimizer: torch.optim.Optimizer,
     history: Sequence[StepReport], *, best: Path | None = None, rank: int = 0,
 ) -> None:  # fmt: skip
-    """Writes the state after the last step of `history` into an empty folder, the same for all processes.
+    """Writes the state after the last step of `history` into an empty folder, the same for all of a machine.
 
     What all of them have, the first one writes. `best` is the folder of `save_weights` with the best state's weights,
     where that is an earlier one.
@@ -79,10 +79,10 @@ def load_series(folder: Path) -> list[StepReport]:
     return Series.validate_json((folder / STATE).read_bytes())
 
 
-def save_weights(folder: Path, model: LanguageModel, *, rank: int = 0) -> None:
-    """Writes what is trained of a model, in fp32, into a folder, the same for all processes."""
+def save_weights(folder: Path, weights: Mapping[str, Tensor], *, rank: int = 0) -> None:
+    """Writes what is trained of a model, in fp32, into a folder, the same for all processes of a machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / BEST, model.trained_parameters(), rank)
+    _write(folder / BEST, weights, rank)
 
 
 def load_weights(folder: Path, model: LanguageModel) -> None:

@@ -15,7 +15,9 @@ import traceback
 import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
@@ -24,6 +26,7 @@ from skill_store.termination import write_termination_message
 from skill_trainer import launch
 from skill_trainer.arguments import parser
 from skill_trainer.by_hand import config_from
+from skill_trainer.errors import ConfigInvalid
 from skill_trainer.steps.stopping import Stop
 
 UNKNOWN_FAULT = 1
@@ -54,8 +57,9 @@ def _is_first() -> bool:
 def _step(step: Step, options: argparse.Namespace, arguments: Sequence[str]) -> int:
     stop = Stop()
     stop.listen(at_once=step is Step.CHECK)
-    if step is Step.TRAIN and not launch.is_member() and (count := _processes(options)) > 1:
-        outcome, code = _together(count, arguments, stop)
+    count, machines = _crew(options) if step is Step.TRAIN and not launch.is_member() else (1, 1)
+    if count * machines > 1:
+        outcome, code = _together(count, machines, arguments, stop)
     else:
         launch.end_with_launcher()
         outcome, code = answer(step, lambda: _run(step, options, stop))
@@ -66,18 +70,27 @@ def _step(step: Step, options: argparse.Namespace, arguments: Sequence[str]) -> 
     return code
 
 
-def _processes(options: argparse.Namespace) -> int:
-    """Returns how many processes train: a wrong configuration is said by the one that there is."""
+def _crew(options: argparse.Namespace) -> tuple[int, int]:
+    """Returns how many processes train on each machine, and how many machines.
+
+    A wrong configuration is said by the one process that there is.
+    """
     try:
-        return options.processes or _configured(options).training.gpus_per_node
+        training = _configured(options).training
     except ContractError:
-        return 1
+        return 1, 1
+    return options.processes or max(1, training.gpus_per_node), training.nodes
 
 
-def _together(count: int, arguments: Sequence[str], stop: Stop) -> tuple[Outcome, int]:
-    """Returns the answer of `count` processes, each of which runs the same command."""
+def _together(count: int, machines: int, arguments: Sequence[str], stop: Stop) -> tuple[Outcome, int]:
+    """Returns the answer of `count` processes on this machine, each of which runs the same command."""
     command = [sys.executable, "-m", "skill_trainer", *arguments]
-    ending = launch.together(count, command, stop)
+    try:
+        among = launch.machines(machines)
+        launch.find_first(among, stop)
+    except (ConfigInvalid, TimeoutError) as error:
+        return answer(Step.TRAIN, partial(_throw, error))
+    ending = launch.together(count, command, stop, among)
     if ending.message:
         return Outcome.parse_json(ending.message), ending.code if ending.code >= 0 else UNKNOWN_FAULT
     if ending.code == -signal.SIGTERM:  # before it could listen
@@ -88,6 +101,10 @@ def _together(count: int, arguments: Sequence[str], stop: Stop) -> tuple[Outcome
         how = f"signal {-ending.code}" if ending.code < 0 else f"exit code {ending.code}"
         message = f"process {ending.rank + 1} of {count} ended by {how} without a word: out of memory, or see the log"
     return Outcome(step=Step.TRAIN, outcome=result, reason=reason, message=message), code
+
+
+def _throw(error: Exception) -> NoReturn:
+    raise error
 
 
 def _command(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
@@ -200,7 +217,6 @@ def _config(path: Path | None) -> TrainConfig:
 def _train(config: TrainConfig, stop: Stop, options: argparse.Namespace) -> Outcome:
     from skill_store.repository import Repository  # noqa: PLC0415
     from skill_trainer.device import compute_device, prepare  # noqa: PLC0415
-    from skill_trainer.errors import ConfigInvalid  # noqa: PLC0415
     from skill_trainer.parallel import Crew  # noqa: PLC0415
     from skill_trainer.progress import ProgressServer  # noqa: PLC0415
     from skill_trainer.progress_bar import ProgressBar  # noqa: PLC0415
@@ -226,6 +242,6 @@ def _train(config: TrainConfig, stop: Stop, options: argparse.Namespace) -> Outc
             if not by_hand:
                 voices.append(stack.enter_context(ProgressServer(options.progress_port)))
         repository = Repository(config.model.uri)
-        folder = crew.first(lambda: stack.enter_context(scratch_folder()))
+        folder = crew.on_each_machine(lambda: stack.enter_context(scratch_folder()))
         run = repository.run(config.update.uid)
         return train_step(Workplace(config, repository, run, folder, device, tuple(voices), stop, crew))

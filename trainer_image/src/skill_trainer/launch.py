@@ -1,8 +1,9 @@
-"""Starts the processes of a run on one machine and answers for them. Needs no torch: it only waits.
+"""Starts the processes of a run on this machine and answers for them. Needs no torch: it only waits.
 
 torchrun is not used: it gives its children 30 seconds after SIGTERM, and saving a checkpoint may take minutes. Children
 find each other as torchrun's do, by RANK, WORLD_SIZE and MASTER_ADDR, so the trainer can be started by torchrun or
-`accelerate launch` instead.
+`accelerate launch` instead. Where several machines train together, each has a launcher, and the environment of each
+says which it is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from skill_contract.outcome import ExitCode
 from skill_store.termination import VARIABLE as TERMINATION_LOG
+from skill_trainer.errors import ConfigInvalid
 
 LAUNCHED = "SKILL_LAUNCHED"
 """Set in a process that this module has started."""
@@ -31,6 +33,61 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platf
 """Processes of one machine talk to each other, unauthenticated: nobody else shall be able to."""
 
 
+FIRST_SECONDS = 600.0
+"""How long the name of the first machine may be unknown: its pod may still be looking for a node."""
+LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The machines that train together, seen from one of them."""
+
+    count: int = 1
+    number: int = 0
+    address: str = "127.0.0.1"
+    """Of the first one."""
+    port: int = 0
+    """On which all meet there; 0: whichever is free."""
+
+
+def machines(count: int) -> Machines:
+    """Returns which of `count` machines this one is.
+
+    Source: MASTER_ADDR and MASTER_PORT as torchrun has them; JOB_COMPLETION_INDEX, batch/v1 Indexed Job.
+
+    Raises:
+        ConfigInvalid: where the environment does not say it.
+    """
+    if count == 1:
+        return Machines()
+    names = ("JOB_COMPLETION_INDEX", "MASTER_ADDR", "MASTER_PORT")
+    number, address, port = (os.environ.get(name, "") for name in names)
+    if not (number.isdecimal() and address and port.isdecimal()):
+        raise ConfigInvalid(
+            f"training.nodes is {count}, but {', '.join(names)} do not say where the others are: the operator sets "
+            "them in each pod; by hand, set them on each machine, or write nodes: 1"
+        )
+    return Machines(count, int(number), address, int(port))
+
+
+def find_first(first: Machines, stopped: Callable[[], bool]) -> None:
+    """Returns when the first machine's name is known, or somebody wants to stop.
+
+    Raises:
+        TimeoutError: it has stayed unknown.
+    """
+    deadline = time.monotonic() + FIRST_SECONDS
+    while not stopped():
+        try:
+            socket.getaddrinfo(first.address, first.port)
+        except socket.gaierror as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{first.address}, where all are to meet, is not known here: {error}") from error
+            time.sleep(LOOK_SECONDS)
+        else:
+            return
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How the processes of a run ended."""
@@ -38,7 +95,7 @@ class Ending:
     code: int
     """Exit code of the first that failed, 0 where none has; negative for a signal, as subprocess has it."""
     rank: int
-    """Who speaks for all: the one that failed, else the first."""
+    """Who speaks for all of this machine: the one that failed, else the first."""
     message: bytes | None
     """What that one left as its termination message."""
 
@@ -65,26 +122,31 @@ def end_with_launcher() -> None:
     threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
-def together(count: int, command: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Ending:
-    """Runs `command` in `count` processes of one crew; returns how they ended.
+def together(
+    count: int, command: Sequence[str], stopped: Callable[[], bool] = lambda: False, among: Machines | None = None
+) -> Ending:
+    """Runs `command` in `count` processes of one crew on this machine; returns how they ended.
 
     SIGTERM is passed on to all of them, which have as long as they want. When one fails, the others are killed soon.
 
     Args:
         stopped: whether SIGTERM has come before.
+        among: machines of which each has as many processes; None: this one alone.
     """
+    among = among or Machines()
     with tempfile.TemporaryDirectory(prefix="crew-") as name:
         messages = [Path(name) / str(rank) for rank in range(count)]
         shared = {
-            "WORLD_SIZE": count,
+            "WORLD_SIZE": count * among.count,
             "LOCAL_WORLD_SIZE": count,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": _free_port(),
-            **LOOPBACK,
+            "MASTER_ADDR": among.address,
+            "MASTER_PORT": among.port or _free_port(),
+            **(LOOPBACK if among.count == 1 else {}),
         }
         processes = []
         for rank, message in enumerate(messages):
-            own = {"RANK": rank, "LOCAL_RANK": rank, LAUNCHED: 1, TERMINATION_LOG: message}
+            place = among.number * count + rank
+            own = {"RANK": place, "LOCAL_RANK": rank, LAUNCHED: 1, TERMINATION_LOG: message}
             processes.append(_start(command, {**shared, **own}))
         before = signal.signal(signal.SIGTERM, lambda *_: _send(processes, signal.SIGTERM))
         if stopped():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -31,8 +31,9 @@ PATIENCE = timedelta(days=1)
 class Crew:
     """The processes of a run, seen from one of them. Of a single one, every method is a plain call."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
         self._rank, self._size = rank, size
+        self._leader, self._machines = rank - local_rank, max(1, size // local_size)
         self._apart = False
 
     @classmethod
@@ -44,7 +45,8 @@ class Crew:
 
         on_cpu = device.type == "cpu"
         state = PartialState(cpu=on_cpu, backend="gloo" if on_cpu else "cpu:gloo,cuda:nccl", timeout=PATIENCE)
-        return cls(state.process_index, state.num_processes)
+        here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return cls(state.process_index, state.num_processes, *here)
 
     @property
     def rank(self) -> int:
@@ -55,6 +57,21 @@ class Crew:
     def size(self) -> int:
         """Number of processes; 1 while this one works for itself."""
         return 1 if self._apart else self._size
+
+    @property
+    def machines(self) -> int:
+        """Number of machines, which share no files; 1 while this process works for itself."""
+        return 1 if self._apart else self._machines
+
+    @property
+    def machine(self) -> int:
+        """Number of this process's machine among them."""
+        return 0 if self._apart else self._rank * self._machines // self._size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the first of its machine."""
+        return self._apart or self._rank == self._leader
 
     def each(self, work: Callable[[], T]) -> list[T]:
         """Does `work` in every process, by itself; returns all results by rank, in every process.
@@ -75,6 +92,17 @@ class Crew:
         answers: list[Any] = [self._try(work) if self.rank == 0 else None]
         dist.broadcast_object_list(answers)
         return _value(answers[0])
+
+    def on_each_machine(self, work: Callable[[], T]) -> T:
+        """Does `work`, such as bringing files there, in one process of each machine; returns the result of one's own.
+
+        Raises as in `each`.
+        """
+        if self.size == 1:
+            return work()
+        leads, leader = self.leads, self._leader
+        found: T | None = self.each(lambda: work() if leads else None)[leader]
+        return found  # type: ignore[return-value]  # a leader has one
 
     def spread(self, count: int, work: Callable[[list[int]], Sequence[T]]) -> list[T]:
         """Shares `count` pieces of work out; returns all results in their order, in every process.
@@ -275,6 +303,16 @@ def _hollow(network: nn.Module) -> Any:
 def whole(tensor: Tensor) -> Tensor:
     """Returns the value of a tensor that may lie over several processes; called by all of them."""
     return tensor.full_tensor() if is_shared_out(tensor) else tensor
+
+
+def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Returns whole tensors in the host's memory, none where `keep` is False; called by all processes."""
+    found = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor)
+        if keep:
+            found[name] = value.cpu()
+    return found
 
 
 def is_shared_out(tensor: Tensor) -> bool:

@@ -60,11 +60,6 @@ def require_supported(config: TrainConfig) -> None:
     """Raises ConfigInvalid for settings that the API has and this trainer has not."""
     if config.method.adaptation.type == "Full" and config.method.adaptation.lora:
         raise ConfigInvalid("method.adaptation: with type: Full, remove lora; or write type: LoRA beside it")
-    if config.training.nodes > 1:
-        raise ConfigInvalid(
-            f"training.nodes {config.training.nodes}: more than one node is not supported yet: use one, with as "
-            "many GPUs as it has (training.gpusPerNode)"
-        )
 
 
 def import_or_head(config: TrainConfig, repository: Repository) -> VersionRef:

@@ -50,6 +50,8 @@ def fit(
         model.adapt(method.adaptation.adapter, method.seed)
     done = work.crew.first(lambda: _fetch(work, total))
     work.tell(stage=Stage.TRAINING, step=done, total=total, last_checkpoint=done or None)
+    if done:
+        work.crew.on_each_machine(lambda: _bring(work, done))
     history = work.crew.first(lambda: load_series(saved)) if done else []
     if _is_over(history, total):
         load_state(saved, model, None, None)
@@ -63,7 +65,7 @@ def fit(
     if done:
         work.crew.each(partial(load_state, saved, model, objective.teacher, optimizer))
         watch.resume(saved, history)
-    work.crew.first(lambda: shutil.rmtree(saved, ignore_errors=True))
+    work.crew.on_each_machine(lambda: shutil.rmtree(saved, ignore_errors=True))
 
     def on_step(report: StepReport) -> None:
         history.append(report)
@@ -71,13 +73,18 @@ def fit(
         with contextlib.suppress(Preempted):  # the loop saves first; the next attempt asks what this one could not
             watch.look(history)
 
-    def save(_step: int) -> None:  # the history's last
-        folder = work.folder / "checkpoint"
+    def save(step: int) -> None:  # the history's last
+        folder, machines = work.folder / "checkpoint", work.crew.machines
         best, rank = watch.best_weights(history), work.crew.rank
         uploads.wait()
         state = partial(save_state, folder, model, objective.teacher, optimizer, history, best=best, rank=rank)
         work.crew.each(state)
-        uploads.start(partial(_upload, work, folder, total, tuple(history)))
+        if machines > 1:
+            work.crew.first(lambda: work.run.begin_checkpoint(step))
+        if rank == 0:
+            uploads.start(partial(_upload, work, folder, total, tuple(history), machines))
+        else:
+            uploads.start(partial(_upload_part, work, folder, step, work.crew.machine))
 
     if not _is_over(history, total):  # a monitor may have ended it, looking at what was not looked at before
         try:
@@ -111,10 +118,23 @@ def _fetch(work: Workplace, total: int) -> int:
     return 0
 
 
-def _upload(work: Workplace, folder: Path, total: int, history: Sequence[StepReport]) -> None:
+def _bring(work: Workplace, step: int) -> None:
+    """Downloads a checkpoint to a machine that does not have it yet."""
+    if not (work.folder / "saved").exists():
+        work.run.load_checkpoint(step, work.folder / "saved", lambda *_: work.tell())
+
+
+def _upload_part(work: Workplace, folder: Path, step: int, machine: int) -> None:
+    """Takes what another machine than the first has of a state to the store."""
+    work.run.save_part(step, machine, folder)
+    shutil.rmtree(folder)
+
+
+def _upload(work: Workplace, folder: Path, total: int, history: Sequence[StepReport], machines: int) -> None:
     """Takes the state after the last step of `history` to the store; in a thread of its own, beside the next steps."""
     start, step = time.monotonic(), history[-1].step
-    work.run.save_checkpoint(step, folder, work.config.training.checkpoint.keep, lambda *_: work.tell())
+    keep = work.config.training.checkpoint.keep
+    work.run.save_checkpoint(step, folder, keep, lambda *_: work.tell(), parts=machines)
     shutil.rmtree(folder)
     lines = (json.dumps(report) for report in Series.dump_python(list(history), mode="json"))
     work.run.put("metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())

@@ -64,7 +64,7 @@ def train_step(work: Workplace) -> Outcome:
 
 
 def _train(work: Workplace) -> Outcome:
-    ground = work.crew.first(lambda: prepare(work))
+    ground = work.crew.on_each_machine(lambda: prepare(work))
     model = LanguageModel.load(ground.parent, work.device)
     examples = make_examples(ground.inputs.train, work.config.method, model.tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Uploads:
-    """Uploads of a run's first process; a context manager that ends when the last one has."""
+    """Uploads of each machine's first process; a context manager that ends when the last one has."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -23,7 +23,7 @@ class Uploads:
     def start(self, upload: Callable[[], None]) -> None:
         """Begins an upload; the one before must have been waited for."""
         assert self._last is None, "two uploads at a time would share a folder"
-        if self._crew.rank == 0:
+        if self._crew.leads:
             self._last = self._pool.submit(upload)
 
     def wait(self) -> None:
@@ -32,7 +32,7 @@ class Uploads:
         Raises:
             StoreError: what the upload has met.
         """
-        self._crew.first(self._end)
+        self._crew.each(self._end)
 
     def _end(self) -> None:
         last, self._last = self._last, None

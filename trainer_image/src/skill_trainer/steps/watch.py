@@ -19,7 +19,7 @@ from skill_trainer.evaluate import Suite, SuiteScores, score
 from skill_trainer.model import LanguageModel
 from skill_trainer.monitors import Watched, best_step, look
 from skill_trainer.monitors.best import worst_retention
-from skill_trainer.parallel import Layout, Replicated
+from skill_trainer.parallel import Layout, Replicated, gathered
 from skill_trainer.prompts import student_messages
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.measure import run_answerer
@@ -87,7 +87,7 @@ class Watch:
         if best == history[-1].step:
             self._keep()
         elif best is not None:
-            self._work.crew.first(lambda: take_best(saved, self._best))
+            self._work.crew.on_each_machine(lambda: take_best(saved, self._best))
         if history[-1].alarms is None:
             self.look(history)
 
@@ -125,13 +125,16 @@ class Watch:
 
     def _keep(self) -> None:
         crew, new = self._work.crew, self._best.with_name("best-new")
-        crew.each(partial(save_weights, new, self._model, rank=crew.rank))
+        weights, rank = self._model.trained_parameters(), crew.rank
+        if crew.machines > 1:  # they share no files, and each will want all of it
+            weights, rank = gathered(weights, keep=crew.leads), int(not crew.leads)
+        crew.each(partial(save_weights, new, weights, rank=rank))
 
         def replace_old() -> None:
             shutil.rmtree(self._best, ignore_errors=True)  # a checkpoint that is being uploaded has its own links
             new.replace(self._best)
 
-        crew.first(replace_old)
+        crew.on_each_machine(replace_old)
 
     def _tell(self, history: Sequence[StepReport]) -> None:
         news: dict[str, object] = {"alarms": alarms} if (alarms := all_alarms(history)) else {}
