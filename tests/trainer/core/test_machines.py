@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from skill_contract.manifest import VersionRef
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import TrainConfig
 from skill_store.repository import Repository
@@ -87,8 +88,6 @@ def fresh(config, tmp_path):
 def weights(settings: TrainConfig, outcome: Outcome, tmp_path: Path):
     folder = tmp_path / f"weights-{settings.update.uid}"
     repository = Repository(settings.model.uri)
-    from skill_contract.manifest import VersionRef
-
     repository.download(VersionRef(version=outcome.version, digest=outcome.digest), folder)
     return load_file(folder / "model.safetensors")
 
@@ -96,7 +95,7 @@ def weights(settings: TrainConfig, outcome: Outcome, tmp_path: Path):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_one_that_ends_ends_the_other_and_both_go_on_from_the_checkpoint(start, two, config, sent):
     """SIGTERM to one: all save and exit 75. SIGKILL: what was complete before is gone on from."""
-    settings = config(training=two.training.dump(), method={**config().method.dump(), "steps": 30})
+    settings = config(training=two.training.dump(), method={**config().method.dump(), "steps": 12})
     machines = start(settings)
     run = Repository(settings.model.uri).run(settings.update.uid)
     deadline = time.monotonic() + 200
@@ -111,12 +110,12 @@ def test_one_that_ends_ends_the_other_and_both_go_on_from_the_checkpoint(start, 
     else:
         assert codes == [1, -signal.SIGKILL]
     done = run.checkpoints()[-1]
-    assert 0 < done < 30
+    assert 0 < done < 12
     again = start(settings, "second")
     assert [machine.process.wait(timeout=300) for machine in again] == [0, 0], again[0].log.read_text()
     assert again[0].outcome.reason == "Published"
-    assert f"saved step {done} of 30" not in again[0].log.read_text()
-    assert f"saved step {done + 1} of 30" in again[0].log.read_text()
+    assert f"saved step {done} of 12" not in again[0].log.read_text()
+    assert f"saved step {done + 1} of 12" in again[0].log.read_text()
 
 
 def test_environment_that_does_not_say_where_the_others_are_is_refused(monkeypatch):

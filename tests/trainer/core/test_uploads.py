@@ -30,9 +30,9 @@ def test_training_goes_on_while_a_checkpoint_is_on_its_way(config, run_train, mo
 
     whole = Run.save_checkpoint
 
-    def waiting(self, step, *rest):
+    def waiting(self, step, *rest, **parts):
         assert step not in further or further[step].wait(60), f"the upload of step {step} holds everything up"
-        whole(self, step, *rest)
+        whole(self, step, *rest, **parts)
 
     monkeypatch.setattr(Run, "save_checkpoint", waiting)
     listener = Tells()
@@ -44,10 +44,10 @@ def test_training_goes_on_while_a_checkpoint_is_on_its_way(config, run_train, mo
 def test_an_upload_that_fails_ends_the_attempt(failing, config, run_train, monkeypatch):
     whole = Run.save_checkpoint
 
-    def breaking(self, step, *rest):
+    def breaking(self, step, *rest, **parts):
         if step == failing:
             raise StoreUnavailable("no answer")
-        whole(self, step, *rest)
+        whole(self, step, *rest, **parts)
 
     with monkeypatch.context() as patched:
         patched.setattr(Run, "save_checkpoint", breaking)
