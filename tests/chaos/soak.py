@@ -22,7 +22,10 @@ from tests.chaos.world import World
 
 LIVES_AT_ONCE = 6
 _MOST_RUNS = 5
-_LEFT_OUT = {"none", "two operators at once", "suspended and resumed", "update deleted", "namespace deleted"}
+_LEFT_OUT = {
+    "none", "two operators at once", "suspended and resumed", "update deleted", "namespace deleted",
+    "Deployment restarted by somebody",  # its pods may be held: then it is the target that is unhealthy
+}  # fmt: skip
 _RARE = {"API server killed and restarted", "controller manager killed", "CRD changed and changed back"}
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from skill_contract.outcome import Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import Step
+from skill_operator.actions import News
+from skill_operator.api import parse
+from skill_operator.reconcile import _event_name
 from tests.operator import raw
 from tests.operator.sim import Sim
 
@@ -81,3 +84,19 @@ def test_queue_and_suspension_are_told():
     sim.body["spec"]["suspend"] = True
     sim.settle()
     assert sim.told == ["Suspended"]
+
+
+def test_milestone_is_the_same_news_in_whatever_words():
+    """A promote step that runs again says that the head is there already."""
+    update = parse(raw.update())
+
+    def names(*, once: bool) -> set[str]:
+        return {_event_name(update, News("Promoted", words, once=once)) for words in ("is the head", "is it already")}
+
+    assert (len(names(once=True)), len(names(once=False))) == (1, 2)
+    sim = Told(deployment=raw.deployment())
+    sim.until_published()
+    sim.roll()
+    sim.body["status"] = {}
+    told_again = {news.reason for news in sim.look(write=False).news if news.once}
+    assert {"Checked", "GatePassed", "VersionPublished"} <= told_again

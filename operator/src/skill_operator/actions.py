@@ -77,6 +77,8 @@ class News:
     reason: str
     message: str
     warning: bool = False
+    once: bool = False
+    """Told once in an update's life, in whatever words: a milestone that is learnt anew is no news."""
 
 
 @dataclass(frozen=True, slots=True)

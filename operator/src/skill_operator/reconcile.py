@@ -308,7 +308,8 @@ class _Occupied(Exception):  # noqa: N818 - carries a reason to `_apply`
 
 
 def _event_name(update: SkillUpdate, news: News) -> str:
-    return event_name(update.name, update.uid, news.reason, news.message)
+    words = () if news.once else (news.message,)
+    return event_name(update.name, update.uid, news.reason, *words)
 
 
 def _is_urgent(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -38,7 +38,7 @@ def _milestones(old: Status, new: Status) -> Iterator[News]:
     for kind, reason in _REACHED.items():
         condition = new.condition(kind)
         if condition and condition.status == "True" and not old.is_true(kind):
-            yield News(reason, condition.message)
+            yield News(reason, condition.message, once=True)
     evaluated = new.condition(ConditionType.EVALUATED)
     if evaluated and evaluated.status == "False" and not old.is_false(ConditionType.EVALUATED):
         yield News("GateRejected", f"{evaluated.reason}: {evaluated.message}", warning=True)
