@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.binaries import binary
+from tests.cluster.console import ClusterError
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.processes import wait_until
 from tests.operator.api.conftest import Operator
@@ -41,6 +43,13 @@ async def test_update_of_several_nodes_waits_for_jobset_and_goes_on_by_itself(
 
 
 def learn_jobset(plane: ControlPlane, crds: Path) -> None:
+    """Installs the CRD; it is there when it can be listed, which is later than when it is known."""
     plane.kubectl("apply", "--server-side", f"--filename={crds}")
-    resources = ["api-resources", "--api-group=jobset.x-k8s.io", "--output=name"]
-    wait_until(lambda: "jobsets" in plane.kubectl(*resources), "the new kind", 30)
+    wait_until(lambda: _is_listed(plane), "the new kind", 60)
+
+
+def _is_listed(plane: ControlPlane) -> bool:
+    with contextlib.suppress(ClusterError):
+        plane.kubectl("get", "jobsets.jobset.x-k8s.io", "--all-namespaces")
+        return True
+    return False
