@@ -183,8 +183,13 @@ class Cell:
 
     async def release(self) -> None:
         """Lets everything go on that the station held."""
-        if self.station.goes_on and self.update:
-            await self.place.patch("skillupdates", NAME, {"spec": self.station.goes_on})
+        if self.station.goes_on:
+            answer = await self.place.client.patch(
+                self.place.path("skillupdates", NAME),
+                json={"spec": self.station.goes_on},
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+            assert answer.status_code in {200, 404}, answer.text  # it may have been deleted, and be gone already
         await self.kubelets.release(self.script)
 
     async def end(self, ending: Ending) -> None:
