@@ -50,3 +50,10 @@ def test_metrics_page_is_what_is_exposed():
 def test_ci_runs_the_readme_command():
     assert "make test" in (ROOT / "README.md").read_text()
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
+
+
+def test_decisions_are_numbered_one_after_the_other():
+    pages = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    for number, page in enumerate(pages, start=1):
+        assert page.name.startswith(f"{number:04}-"), f"{page.name}: two of that number, or a gap"
+        assert page.read_text().startswith(f"# {number}. "), f"{page.name}: its title has another number"
