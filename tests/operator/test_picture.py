@@ -162,10 +162,15 @@ def revert_refused() -> Sim:
     return sim
 
 
-def _rolled(rollback: str = "Automatic") -> Sim:
+def _published(rollback: str = "Automatic") -> Sim:
+    """Trained, and about to be rolled out."""
     body = raw.update(serving=True)
     body["spec"]["serving"]["rollback"] = rollback
-    sim = _end(_evaluating(body, raw.deployment(weights=PREVIOUS)), "train")
+    return _end(_evaluating(body, raw.deployment(weights=PREVIOUS)), "train")
+
+
+def _rolled() -> Sim:
+    sim = _published()
     sim.roll()
     sim.settle()
     return sim
@@ -179,9 +184,7 @@ def pod_lost_in_the_soak() -> Sim:
 
 
 def bad_weights(rollback: str = "Automatic") -> Sim:
-    body = raw.update(serving=True)
-    body["spec"]["serving"]["rollback"] = rollback
-    sim = _end(_evaluating(body, raw.deployment(weights=PREVIOUS)), "train")
+    sim = _published(rollback)
     sim.roll(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False)
     sim.settle()
     return sim

@@ -25,13 +25,13 @@ from skill_operator.api import (
 )
 from skill_operator.conditions import is_settled
 from skill_operator.kube import JOBS, PODS, SKILL_UPDATES, KubeError
-from skill_operator.neighbours import neighbour
 from skill_operator.reconcile import Reconciler, World
 from skill_operator.sight import Key
 
 logger = logging.getLogger(__name__)
 Body = Mapping[str, Any]
 _OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+_JOBSETS = ("jobset.x-k8s.io", "v1alpha2", "jobsets")
 _AUDIT_SECONDS = 600.0
 """How long what was deleted while a watch was broken may be remembered."""
 
@@ -54,16 +54,18 @@ class Desk:
         """Takes an update's event: starts its reconciler where there is work, and wakes whoever waits for it."""
         metadata, spec = body["metadata"], body.get("spec") or {}
         uid, settled = metadata["uid"], is_settled(body)
+        stands_aside = True
         if is_gone:
             self._lose(uid)
         else:
             self._world.metrics.census.take(body)
-            self._world.neighbours.take(body)
+            one = self._world.neighbours.take(body)
+            stands_aside = one is None or one.stands_aside
         if uid in self._reconcilers:
             self.notice(uid, body, is_gone=is_gone)
         elif not settled and not is_gone:
             self._start(Key(metadata["namespace"], metadata["name"], uid))
-        if is_gone or settled or neighbour(body).stands_aside:
+        if settled or stands_aside:
             self._wake_queue((spec.get("model") or {}).get("uri", ""), uid)
 
     def notice(self, uid: str, body: Body, *, is_gone: bool) -> None:
@@ -175,7 +177,7 @@ def registry(world: World) -> kopf.OperatorRegistry:
         if not await world.kube.is_served(SKILL_UPDATES):
             raise kopf.PermanentError(f"the API server does not serve {API_VERSION} {PLURAL}: apply crds/ first")
         if await world.engines.begin(world.kube):
-            kopf.on.event("jobset.x-k8s.io", "v1alpha2", "jobsets", id="jobset", registry=handlers)(child)
+            kopf.on.event(*_JOBSETS, id="jobset", registry=handlers)(child)
         desk.open()
 
     @kopf.on.cleanup(id="close", registry=handlers)
@@ -233,7 +235,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["", "v1", "pods"] = _OURS
     # A pod that ends leaves the watch, which is an event; its Job tells the rest. Years of ended pods stay outside.
     settings.watching.field_selectors["", "v1", "pods"] = "status.phase!=Succeeded,status.phase!=Failed"
-    settings.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = _OURS
+    settings.watching.label_selectors[_JOBSETS] = _OURS
     settings.persistence.diffbase_storage = _NoComparison()
     settings.queueing.idle_timeout = 1.0  # until then kopf holds each object that it has shown, all of them at a start
     settings.networking.connect_timeout = 10

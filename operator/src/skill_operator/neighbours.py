@@ -30,17 +30,21 @@ class Neighbours:
         self._of_model: dict[str, dict[str, Neighbour]] = {}
         self._rolling: dict[str, Neighbour] = {}
 
-    def take(self, raw: Raw) -> None:
-        """Takes an update as it is now; one that has ended is nobody's neighbour, unless it has moved the head."""
+    def take(self, raw: Raw) -> Neighbour | None:
+        """Takes an update as it is now, and returns what others need to know of it.
+
+        None for one that has ended without moving a head: it is nobody's neighbour.
+        """
         uid = raw["metadata"]["uid"]
         self.drop(uid)
         if not is_neighbour(raw):
-            return
+            return None
         one = neighbour(raw)
         self._models[uid] = one.model
         self._of_model.setdefault(one.model, {})[uid] = one
         if one.rolling:
             self._rolling[uid] = one
+        return one
 
     def drop(self, uid: str) -> None:
         """Forgets an update."""

@@ -23,7 +23,7 @@ from skill_operator.manifests.pod import Images
 from skill_operator.neighbours import Neighbours
 from skill_operator.observed import Observed
 from skill_operator.plan import Plan, plan
-from skill_operator.sight import Key, Lookout, running_trainer
+from skill_operator.sight import Key, Lookout, with_progress
 from skill_operator.trainer_client import TrainerClient
 
 Body = dict[str, Any]
@@ -108,10 +108,7 @@ class Viewer:
         update = parse({**stored, "spec": body["spec"]}) if stored else new
         key = Key(update.namespace, update.name, update.uid)
         lookout = Lookout(self._api, Neighbours(), Engines(), self._namespaces, key)
-        seen = (await lookout.see(update)).seen
-        trainer = running_trainer(seen)
-        if trainer:
-            seen = replace(seen, progress=await self._trainers.progress(trainer))
+        seen = await with_progress((await lookout.see(update)).seen, self._trainers)
         planned = await asyncio.to_thread(_passes, update, seen, self._images)
         return {**_named(update), "as": _standing(update, stored, new), "passes": planned}
 

@@ -66,15 +66,14 @@ def step_jobs(
 
 def is_child(raw: Raw, uid: str) -> bool:
     """Returns whether an object belongs to the update with this uid: by its label, or its owner where that is lost."""
-    metadata = raw["metadata"]
-    owners = {owner["uid"] for owner in metadata.get("ownerReferences") or ()}
-    return uid in owners or (metadata.get("labels") or {}).get(UPDATE_UID_LABEL) == uid
+    owners = {owner["uid"] for owner in raw["metadata"].get("ownerReferences") or ()}
+    return uid in owners or _label(raw, UPDATE_UID_LABEL) == uid
 
 
 def lost_labels(raw: Raw, manifest: Raw) -> dict[str, str]:
     """Returns the labels that a child has to have to be found as the child that it is, and has not."""
-    there, wanted = raw["metadata"].get("labels") or {}, manifest["metadata"]["labels"]
-    return {key: wanted[key] for key in (UPDATE_UID_LABEL, STEP_LABEL, RUN_LABEL) if there.get(key) != wanted[key]}
+    wanted = manifest["metadata"]["labels"]
+    return {key: wanted[key] for key in (UPDATE_UID_LABEL, STEP_LABEL, RUN_LABEL) if _label(raw, key) != wanted[key]}
 
 
 def _step_job(raw: Raw, pods: list[StepPod], workload: Workload | None) -> StepJob:
@@ -202,7 +201,7 @@ def _step_pod(raw: Raw) -> StepPod:
         created=to_unix(metadata.get("creationTimestamp")) or 0.0,
         running="running" in state,
         deleting=bool(metadata.get("deletionTimestamp")),
-        disruption=_disruption(status),
+        disruption=_disruption(raw),
         started=to_unix((ended or state.get("running") or {}).get("startedAt")),
         finished=to_unix(ended.get("finishedAt")),
         exit_code=ended.get("exitCode"),
@@ -220,10 +219,10 @@ def _outcome(message: str) -> tuple[Outcome | None, str]:
         return None, message
 
 
-def _disruption(status: Raw) -> str:
+def _disruption(raw: Raw) -> str:
     """Source: core/v1 PodConditionType DisruptionTarget; Kubernetes, "Pod disruption conditions"."""
-    found: Raw = next((c for c in status.get("conditions") or () if c["type"] == "DisruptionTarget"), {})
-    if found.get("status") != "True":
+    found = _true_conditions(raw).get("DisruptionTarget")
+    if found is None:
         return ""
     return f"{found.get('reason') or 'DisruptionTarget'}: {found.get('message', '')}".rstrip(": ")
 

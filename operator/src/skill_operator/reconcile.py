@@ -45,7 +45,7 @@ from skill_operator.neighbours import Neighbours
 from skill_operator.plan import Plan, plan
 from skill_operator.reading import is_child, lost_labels
 from skill_operator.settings import Settings
-from skill_operator.sight import Gone, Key, Lookout, Sight, running_trainer
+from skill_operator.sight import Gone, Key, Lookout, Sight, with_progress
 from skill_operator.status import merge_patch, read
 from skill_operator.trainer_client import TrainerClient
 
@@ -153,9 +153,7 @@ class Reconciler:
         return await self._write(sight.update, version, planned)
 
     async def _plan(self, sight: Sight) -> Plan:
-        trainer = running_trainer(sight.seen)
-        progress = await self.world.trainers.progress(trainer) if trainer else None
-        seen = replace(sight.seen, progress=progress)
+        seen = await with_progress(sight.seen, self.world.trainers)
         return plan(sight.update, seen, self.world.settings.images, time.time())
 
     def _changes_something(self, update: SkillUpdate, planned: Plan) -> bool:

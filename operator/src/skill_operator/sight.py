@@ -21,6 +21,7 @@ from skill_operator.observed import Observed, Target
 from skill_operator.plan import needs_neighbours
 from skill_operator.reading import selector, step_jobs, target
 from skill_operator.status import read
+from skill_operator.trainer_client import TrainerClient
 
 
 class Gone(Exception):  # noqa: N818 - not an error
@@ -193,7 +194,13 @@ class Lookout:
         return replace(sight, seen=replace(sight.seen, neighbours=self._neighbours.of(spec.model.uri)))
 
 
-def running_trainer(observed: Observed) -> str:
+async def with_progress(observed: Observed, trainers: TrainerClient) -> Observed:
+    """Returns what is seen with what the trainer that runs now, if there is one, says of its progress."""
+    trainer = _running_trainer(observed)
+    return replace(observed, progress=await trainers.progress(trainer) if trainer else None)
+
+
+def _running_trainer(observed: Observed) -> str:
     """Returns the address of the pod that trains; empty where none does."""
     job = observed.job(Step.TRAIN)
     pod = next((pod for pod in job.pods if pod.index == 0 and pod.running and pod.ip), None) if job else None

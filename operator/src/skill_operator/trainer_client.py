@@ -16,8 +16,6 @@ from skill_contract.step import PROGRESS_PORT
 TIMEOUT_SECONDS = 3.0
 MAX_CONNECTIONS = 32
 MAX_BYTES = 64 * 1024
-
-
 _DATE_SECONDS = 2.0
 """How exact the Date of an answer is: it has whole seconds."""
 

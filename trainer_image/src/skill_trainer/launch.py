@@ -32,7 +32,6 @@ LAST_SECONDS = 10.0
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 """Processes of one machine talk to each other, unauthenticated: nobody else shall be able to."""
 
-
 FIRST_SECONDS = 600.0
 """How long the name of the first machine may be unknown: its pod may still be looking for a node."""
 LOOK_SECONDS = 2.0

@@ -87,9 +87,13 @@ def _failure(job: StepJob) -> Failure:
     if pod.outcome and pod.outcome.outcome in {Result.FAILED, Result.REJECTED}:
         retriable = pod.exit_code != ExitCode.USER_ERROR
         return _located(pod, reason=pod.outcome.reason, message=pod.outcome.message, retriable=retriable)
-    tail = pod.message.strip()[-_TAIL:] or "it left no message"
-    message = f"{job.step} ended {job.failures} times without a result, last with exit code {pod.exit_code}: {tail}"
+    last = f"last with exit code {pod.exit_code}: {_tail(pod)}"
+    message = f"{job.step} ended {job.failures} times without a result, {last}"
     return _located(pod, reason=reason, message=message, retriable=True)
+
+
+def _tail(pod: StepPod) -> str:
+    return pod.message.strip()[-_TAIL:] or "it left no message"
 
 
 def _culprit(job: StepJob) -> StepPod | None:
@@ -147,8 +151,7 @@ def interruption(job: StepJob) -> Failure | None:
         return _located(
             pod, reason=pod.outcome.reason, message=f"pod {pod.name}: {pod.outcome.message}", retriable=True
         )
-    tail = pod.message.strip()[-_TAIL:] or "it left no message"
-    message = f"pod {pod.name} ended with exit code {pod.exit_code}: {tail}"
+    message = f"pod {pod.name} ended with exit code {pod.exit_code}: {_tail(pod)}"
     return _located(pod, reason=Reason.CRASHED, message=message, retriable=True)
 
 

@@ -88,13 +88,12 @@ def suspend(facts: Facts) -> Verdict | None:
     """`spec.suspend`: the step is stopped and goes on from its checkpoint later; a rollout is finished first."""
     if not facts.spec.suspend or facts.known.rollout is not None:
         return None
-    running = [job for job in facts.seen.jobs if not job.is_over and not job.deleting]
     return Verdict(
         phase=Phase.SUSPENDED,
         state=State.HELD,
         reason=Reason.SUSPENDED,
         message="spec.suspend is true: set it to false to go on from the last checkpoint",
-        actions=tuple(DeleteJob(job.kind, job.name, job.uid) for job in running),
+        actions=_stop(facts),
         marks={ConditionType.SUSPENDED: "spec.suspend is true"},
         requeue_after=RESYNC_SECONDS,
     )
@@ -157,9 +156,13 @@ def overtaken(facts: Facts) -> Verdict | None:
         f"{first.namespace}/{first.name} was promoted meanwhile, from {parent.version} as this update would be: create "
         "a new SkillUpdate to train from the new head"
     )
-    running = [job for job in facts.seen.jobs if not job.is_over and not job.deleting]
-    actions = tuple(DeleteJob(job.kind, job.name, job.uid) for job in running)
-    return fail(facts, Failure(reason=Reason.HEAD_MOVED, message=message), actions=actions)
+    return fail(facts, Failure(reason=Reason.HEAD_MOVED, message=message), actions=_stop(facts))
+
+
+def _stop(facts: Facts) -> tuple[DeleteJob, ...]:
+    """Gives back what the Jobs that still run hold."""
+    running = (job for job in facts.seen.jobs if not job.is_over and not job.deleting)
+    return tuple(DeleteJob(job.kind, job.name, job.uid) for job in running)
 
 
 def _enter(facts: Facts) -> Verdict:
