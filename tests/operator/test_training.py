@@ -13,6 +13,7 @@ from skill_operator.actions import (
     PatchJob,
 )
 from skill_operator.conditions import is_settled
+from skill_operator.steps.train import COUNTED_AFTER_SECONDS
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, CHILD, PARENT
 from tests.operator.seen import assert_failed, neighbour, promote_config, served, trained, training, truth, why
@@ -84,11 +85,30 @@ def test_pods_that_went_without_a_trace_are_counted_as_taken_away():
     for _ in range(3):  # drained: the pod is gone with its node before anybody looks
         sim.pods.clear()
         sim.now += 100
-        sim.pod("train", raw.running(sim.now))["metadata"]["name"] = f"pod-{sim.now}"
+        sim.pod("train", raw.running(sim.now))["metadata"]["name"] = last = f"pod-{sim.now}"
         sim.settle()
+    sim.now += COUNTED_AFTER_SECONDS
+    sim.settle()
     seen = sim.status.training
     assert seen is not None
-    assert (seen.restarts, seen.preemptions, seen.attempt, seen.pod) == (0, 3, 4, f"pod-{sim.now}")
+    assert (seen.restarts, seen.preemptions, seen.attempt, seen.pod) == (0, 3, 4, last)
+
+
+def test_failure_that_its_job_counts_after_the_next_pod_has_begun_is_counted_once():
+    sim = trained()
+    sim.settle()
+    sim.pods.clear()  # deleted because it hung
+    sim.now += 100
+    sim.pod("train", raw.running(sim.now))["metadata"]["name"] = "second"
+    sim.settle()
+    sim.now += 1
+    sim.job("train")["status"] = {"failed": 1}
+    sim.settle()
+    sim.now += COUNTED_AFTER_SECONDS
+    sim.settle()
+    seen = sim.status.training
+    assert seen is not None
+    assert (seen.restarts, seen.preemptions, seen.attempt) == (1, 0, 2)
 
 
 def test_counts_go_on_from_those_before_a_suspension():

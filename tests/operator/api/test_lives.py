@@ -97,10 +97,11 @@ async def test_trainer_that_stands_still_is_replaced_and_the_reason_shown(place:
         first.hangs = True
         kubelet.steps["train"] = [first.pod(), second.pod()]
         await place.update("stuck", serving=False)
-        seen = await place.until("skillupdates", "stuck", _shows(lambda training: training.get("attempt") == 2))
+        counts = _shows(lambda training: (training.get("attempt"), training.get("restarts")) == (2, 1))
+        seen = await place.until("skillupdates", "stuck", counts)
         failure = seen["status"]["failure"]
         assert (failure["reason"], failure["retriable"]) == ("HeartbeatLost", True)
-        assert (seen["status"]["training"]["restarts"], seen["status"]["phase"]) == (1, "Training")
+        assert (seen["status"]["training"]["preemptions"], seen["status"]["phase"]) == (0, "Training")
         assert {"HeartbeatLost", "Resumed"} <= await place.reasons("stuck")
         await kubelet.write(seen["status"]["training"]["pod"], kubelet.said("train"))
         seen = await place.phase("stuck", "Succeeded")

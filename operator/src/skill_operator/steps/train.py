@@ -29,6 +29,9 @@ from skill_operator.steps.verdict import PROGRESS_SECONDS, Facts, Verdict, fail,
 NO_CONTEXT_GAIN = "NoInContextGain"
 """The one rejection that comes before any training."""
 
+COUNTED_AFTER_SECONDS = 20
+"""A Job counts a failure a moment after the pod that takes the failed one's place has begun."""
+
 
 def learn_training(facts: Facts) -> Status:
     """Returns what is known of a run: how far it is, how often it was started, and its result once it has one."""
@@ -48,7 +51,7 @@ def learn_training(facts: Facts) -> Status:
 
 
 def _so_far(facts: Facts, job: StepJob) -> Status:
-    training = _counted(_progressed(facts.known.training or Training(), facts.seen.progress), job)
+    training = _counted(_progressed(facts.known.training or Training(), facts.seen.progress), job, facts.now)
     return facts.learn(training=training, gpu_seconds=_gpu_seconds(facts, job), failure=_interrupted(facts, job))
 
 
@@ -115,7 +118,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _counted(training: Training, job: StepJob) -> Training:
+def _counted(training: Training, job: StepJob, now: float) -> Training:
     """Counts go on from those of the Jobs before, and never fall: failed pods may be gone (drained nodes)."""
     used = job.used
     failures = job.failures - 1 if job.failed else job.failures
@@ -127,7 +130,8 @@ def _counted(training: Training, job: StepJob) -> Training:
     ended = restarts - used.restarts + preemptions - used.preemptions
     last = job.failed or (newest.exit_code in {None, ExitCode.FINISHED} and not newest.is_preempted)
     attempt = max(training.attempt + (training.pod not in {None, newest.name}), used.attempts + ended + last)
-    vanished = max(0, attempt - used.attempts - ended - 1)
+    has_settled = job.complete or job.failed or now - newest.started >= COUNTED_AFTER_SECONDS
+    vanished = max(0, attempt - used.attempts - ended - 1) if has_settled else 0
     return training.model_copy(
         update={
             "pod": newest.name,
