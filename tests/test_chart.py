@@ -61,6 +61,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "serviceAccount": {"create": False, "name": "operator"},
         "metrics": {"service": {"enabled": False}},
         "resources": {},
+        "servingTargets": {"statefulSet": False},
     },
     "renamed": {"fullnameOverride": "a" * 63},
 }

@@ -10,7 +10,7 @@ from tests.api.crd import SPEC, example, get, leaves, put
 pytestmark = pytest.mark.api
 
 WAY_OUT = "immutable: create a new SkillUpdate"
-ONLY_ONE_VALUE = {"serving.targetRef.apiVersion", "serving.targetRef.kind", "serving.strategy"}
+ONLY_ONE_VALUE = {"serving.strategy"}
 TEMPLATE = "training.template"
 
 # A valid other value for each immutable field of full.yaml.
@@ -65,6 +65,8 @@ OTHER: dict[str, Any] = {
     "gates.monitors.ignore": [],
     "gates.onInconclusive": "Accept",
     "gates.approval": "Automatic",
+    "serving.targetRef.apiVersion": "v1",
+    "serving.targetRef.kind": "StatefulSet",
     "serving.targetRef.name": "other",
     "serving.container": "other",
     "serving.port": 8080,

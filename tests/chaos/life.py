@@ -162,7 +162,7 @@ class Cell:
         document = raw.deployment(replicas=0)
         del document["status"], document["metadata"]["generation"]
         await self.place.create("deployments", document)
-        patch = weights_patch(TARGET, self.script.previous)
+        patch = weights_patch(raw.PLACE, self.script.previous)
         await self.place.apply("deployments", TARGET, patch, FIELD_MANAGER)
         await self.place.patch("deployments", TARGET, {"spec": {"replicas": 2}})
         await self.until(self._is_served, "the Deployment's pods")

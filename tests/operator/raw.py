@@ -10,6 +10,7 @@ from skill_contract.evaluation import Comparison, Evaluation, Verdict
 from skill_contract.manifest import FetchMessage
 from skill_contract.outcome import Outcome, Result
 from skill_contract.step import Step
+from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH, to_rfc3339
 
 Raw = dict[str, Any]
@@ -21,6 +22,9 @@ PARENT = ("000041-aaaaaaaaaaaa", "sha256:" + "a" * 64)
 CHILD = ("000042-bbbbbbbbbbbb", "sha256:" + "b" * 64)
 CANDIDATE = f"{MODEL}/versions/{CHILD[0]}@{CHILD[1]}"
 PREVIOUS = f"{MODEL}/versions/{PARENT[0]}@{PARENT[1]}"
+
+PLACE = Place("apps/v1", "Deployment", "deployments", "support-llm", (("spec", "template", "metadata", "annotations"),))
+"""Where the annotation of the serving Deployment stands."""
 
 
 def merged(base: Raw, changes: Raw) -> Raw:
@@ -202,7 +206,12 @@ def serving_status(message: str, *, fetch_code: int = 0, ready: bool = True, eng
 def serving_pod(index: int, weights: str, status: Raw) -> Raw:
     annotations = {WEIGHTS_ANNOTATION: weights} if weights else {}
     return {
-        "metadata": {"name": f"support-llm-{index}", "namespace": "team", "annotations": annotations},
+        "metadata": {
+            "name": f"support-llm-{index}",
+            "namespace": "team",
+            "uid": f"uid-of-support-llm-{index}",
+            "annotations": annotations,
+        },
         "status": status,
     }
 

@@ -6,6 +6,7 @@ Pure: for tables and property tests of `plan`. What Kubernetes really does is te
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from skill_contract.outcome import Outcome
@@ -24,10 +25,11 @@ from skill_operator.actions import (
 )
 from skill_operator.api import FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
-from skill_operator.observed import Neighbour, Observed, StepJob
+from skill_operator.observed import Neighbour, Observed, StepJob, Target
 from skill_operator.plan import Plan, plan
-from skill_operator.reading import step_jobs, target
+from skill_operator.reading import step_jobs
 from skill_operator.status import Status, read
+from skill_operator.targets.read import is_going, kind_of, target
 from tests.operator import raw
 from tests.operator.raw import NOW, Raw
 
@@ -43,6 +45,9 @@ class Sim:
         self.pods: list[Raw] = []
         self.deployment = deployment
         self.serving: list[Raw] = []
+        self.says: dict[str, Any] = {}
+        """What a target of another kind says beside what a Deployment does."""
+        self.out_of_reach = ""
         self.neighbours: tuple[Neighbour, ...] = ()
         self.progress: Progress | None = None
         self.serves_jobset = True
@@ -60,16 +65,23 @@ class Sim:
     # -- passes -----------------------------------------------------------------------------------------------------
 
     def plan(self, refusals: tuple[Refusal, ...] = ()) -> Plan:
-        container = "server"
         seen = Observed(
             jobs=self.seen_jobs(),
             serves_jobset=self.serves_jobset,
             progress=self.progress,
-            target=target(self.deployment, self.serving, container),
+            target=self._target(),
+            target_out_of_reach=self.out_of_reach,
             neighbours=self.neighbours,
             refusals=refusals,
         )
         return plan(parse(copy.deepcopy(self.body)), seen, IMAGES, self.now)
+
+    def _target(self) -> Target | None:
+        if self.deployment is None or self.out_of_reach or is_going(self.deployment):
+            return None
+        kind = kind_of("Deployment")
+        read = target(kind, self.deployment, kind.read(self.deployment, None), self.serving, "server")
+        return replace(read, **self.says)
 
     def seen_jobs(self) -> tuple[StepJob, ...]:
         jobsets = [job for job in self.jobs.values() if job["kind"] == "JobSet"]
@@ -118,6 +130,7 @@ class Sim:
                 self._delete(action.name)
             case DeletePod():
                 self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != action.name]
+                self.serving = [pod for pod in self.serving if pod["metadata"]["name"] != action.name]
             case ApplyWeights():
                 self._annotate(action.weights)
             case AddFinalizer():

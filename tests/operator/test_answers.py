@@ -22,7 +22,7 @@ from skill_operator.trainer_client import TrainerClient
 from tests.operator import raw
 
 CREATE = CreateJob({"kind": "Job", "metadata": {"name": "a-job", "namespace": "team"}})
-APPLY = ApplyWeights("support-llm", raw.CANDIDATE)
+APPLY = ApplyWeights(raw.PLACE, raw.CANDIDATE)
 
 
 @asynccontextmanager

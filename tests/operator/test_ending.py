@@ -181,12 +181,12 @@ def test_revert_whose_status_is_erased_goes_back_to_the_parent():
 def test_revert_waits_for_an_update_that_rolls_the_same_target():
     sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
     sim.until_done()
-    sim.neighbours = (neighbour(rolling="team/support-llm", is_active=True),)
+    sim.neighbours = (neighbour(rolling="team/Deployment/support-llm", is_active=True),)
     sim.body["spec"]["revert"] = True
     planned = sim.settle()
     assert (sim.status.phase, sim.has_job("revert"), planned.requeue_after) == ("Reverting", False, 5)
     assert "team/other" in why(sim)[1]
-    sim.neighbours = (neighbour(rolling="team/support-llm", is_active=True, is_reverting=True),)
+    sim.neighbours = (neighbour(rolling="team/Deployment/support-llm", is_active=True, is_reverting=True),)
     sim.settle()
     assert sim.has_job("revert"), "two that go back never wait for each other: the head decides"
 
@@ -250,7 +250,7 @@ def test_revert_that_has_not_begun_is_forgotten_when_it_is_not_wanted():
     sim = served()
     sim.until_done()
     sim.body["spec"]["revert"] = True
-    sim.neighbours = (neighbour(rolling="team/support-llm", is_active=True),)
+    sim.neighbours = (neighbour(rolling="team/Deployment/support-llm", is_active=True),)
     sim.settle()
     sim.body["spec"]["revert"] = False
     sim.settle()

@@ -214,9 +214,9 @@ def test_queue_label_of_kueue_reaches_the_train_job_only():
 
 
 def test_weights_patch_owns_one_annotation_or_nothing():
-    patch = weights_patch("support-llm", raw.CANDIDATE)
+    patch = weights_patch(raw.PLACE, raw.CANDIDATE)
     assert patch["spec"] == {"template": {"metadata": {"annotations": {"sdft.dev/weights": raw.CANDIDATE}}}}
-    assert weights_patch("support-llm", "")["spec"] == {"template": {"metadata": {}}}
+    assert weights_patch(raw.PLACE, "")["spec"] == {"template": {"metadata": {}}}
 
 
 @pytest.mark.parametrize(("weights", "digest"), [(raw.CANDIDATE, raw.CHILD[1]), ("", ""), ("s3://m/versions/1", "")])

@@ -117,7 +117,7 @@ def test_suspended_neighbour_keeps_its_turn_while_it_rolls():
 
 def test_neighbour_names_the_target_that_it_rolls():
     rolling = {"rollout": {"candidate": "x", "startedAt": "t", "deadline": "t"}}
-    assert neighbour(raw.update() | {"status": rolling}).rolling == "team/support-llm"
+    assert neighbour(raw.update() | {"status": rolling}).rolling == "team/Deployment/support-llm"
     over = rolling | {"conditions": [{"type": "Succeeded", "status": "True"}]}
     assert neighbour(raw.update() | {"status": over}).rolling == ""
 
@@ -129,6 +129,6 @@ def test_update_that_goes_back_is_rolling_again():
         "conditions": [{"type": "Succeeded", "status": "True"}],
     }
     back = neighbour(raw.update(revert=True) | {"status": over})
-    assert (back.rolling, back.is_reverting, back.is_active) == ("team/support-llm", True, True)
+    assert (back.rolling, back.is_reverting, back.is_active) == ("team/Deployment/support-llm", True, True)
     over["conditions"].append({"type": "Reverted", "status": "True"})
     assert neighbour(raw.update(revert=True) | {"status": over}).rolling == ""

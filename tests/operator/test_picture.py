@@ -214,7 +214,7 @@ def refused_in_the_soak() -> Sim:
 
 def annotation_of_another() -> Sim:
     sim = _evaluating(raw.update(), raw.deployment())
-    sim.refuse[ApplyWeights] = Refusal(ApplyWeights("support-llm", ""), Reason.GITOPS_CONFLICT, "argocd has it")
+    sim.refuse[ApplyWeights] = Refusal(ApplyWeights(raw.PLACE, ""), Reason.GITOPS_CONFLICT, "argocd has it")
     return _end(sim, "train")
 
 

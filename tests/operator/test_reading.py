@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from skill_operator import reading
 from skill_operator.api import to_rfc3339, to_unix
+from skill_operator.observed import Target
+from skill_operator.targets import kind as kinds
+from skill_operator.targets.read import kind_of, target
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, CHILD
 
 
+def read(deployment: raw.Raw, pods: Iterable[raw.Raw] = ()) -> Target:
+    kind = kind_of("Deployment")
+    return target(kind, deployment, kind.read(deployment, None), pods, "server")
+
+
 def test_deployment_counts_as_settled_only_when_nothing_is_left_of_the_old():
-    settled = reading.target(raw.deployment(), [], "server")
-    assert settled is not None
-    assert settled.is_settled
+    assert read(raw.deployment()).is_settled
     for change in (
         {"status": {"updatedReplicas": 1}},
         {"status": {"replicas": 3}},
@@ -24,16 +31,9 @@ def test_deployment_counts_as_settled_only_when_nothing_is_left_of_the_old():
         {"spec": {"paused": True}},
         {"spec": {"replicas": 3}},
     ):
-        seen = reading.target(raw.merged(raw.deployment(), change), [], "server")
-        assert seen is not None
+        seen = read(raw.merged(raw.deployment(), change))
         assert not seen.is_settled, change
         assert seen.state
-
-
-def test_deployment_that_goes_away_is_no_target():
-    assert reading.target(None, [], "server") is None
-    dying = raw.merged(raw.deployment(), {"metadata": {"deletionTimestamp": "2027-01-15T08:00:00Z"}})
-    assert reading.target(dying, [], "server") is None
 
 
 def test_newest_writer_of_the_annotation_is_named():
@@ -43,8 +43,7 @@ def test_newest_writer_of_the_annotation_is_named():
         {"manager": "argocd", "time": "2026-02-01T00:00:00Z", "fieldsV1": fields},
         {"manager": "later", "time": "2026-03-01T00:00:00Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
     ]
-    seen = reading.target(raw.merged(raw.deployment(), {"metadata": {"managedFields": managed}}), [], "server")
-    assert seen is not None
+    seen = read(raw.merged(raw.deployment(), {"metadata": {"managedFields": managed}}))
     assert seen.weights_manager == "argocd"
 
 
@@ -54,16 +53,14 @@ def test_failed_fetch_that_is_started_again_is_read_from_its_last_state():
         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         "lastState": {"terminated": raw.terminated(1, raw.fetch_failed("DigestMismatch"))},
     }
-    seen = reading.target(raw.deployment(), [raw.serving_pod(0, CANDIDATE, status)], "server")
-    assert seen is not None
+    seen = read(raw.deployment(), [raw.serving_pod(0, CANDIDATE, status)])
     assert seen.pods[0].fetch is not None
     assert seen.pods[0].fetch.reason == "DigestMismatch"
 
 
 @pytest.mark.parametrize("message", ["", "not JSON", '{"outcome": 7}', '["list"]'])
 def test_message_that_is_no_document_is_no_proof(message: str):
-    seen = reading.target(raw.deployment(), [raw.serving_pod(0, CANDIDATE, raw.serving_status(message))], "server")
-    assert seen is not None
+    seen = read(raw.deployment(), [raw.serving_pod(0, CANDIDATE, raw.serving_status(message))])
     assert seen.pods[0].fetch is None
 
 
@@ -97,7 +94,7 @@ def test_pods_of_a_job_come_newest_first_and_strangers_not_at_all():
     ],
 )
 def test_selector_as_a_query(selector: dict[str, Any], query: str):
-    assert reading.selector({"spec": {"selector": selector}}) == query
+    assert kinds.selector(selector) == query
 
 
 @pytest.mark.parametrize(

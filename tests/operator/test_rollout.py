@@ -149,7 +149,7 @@ def test_busy_target_is_waited_for_until_the_deadline():
 
 def test_target_that_another_update_rolls_is_waited_for():
     sim = served()
-    sim.neighbours = (neighbour(model="s3://models/another", rolling="team/support-llm"),)
+    sim.neighbours = (neighbour(model="s3://models/another", rolling="team/Deployment/support-llm"),)
     sim.until_published()
     assert why(sim)[0] == "TargetBusy"
     assert "team/other" in why(sim)[1]
@@ -157,7 +157,7 @@ def test_target_that_another_update_rolls_is_waited_for():
 
 def test_annotation_of_another_manager_is_never_taken():
     sim = served()
-    refusal = Refusal(ApplyWeights("support-llm", CANDIDATE), Reason.GITOPS_CONFLICT, "belongs to argocd")
+    refusal = Refusal(ApplyWeights(raw.PLACE, CANDIDATE), Reason.GITOPS_CONFLICT, "belongs to argocd")
     sim.refuse[ApplyWeights] = refusal
     sim.until_published()
     assert_failed(sim, "Failed", "GitOpsConflict", "argocd")
@@ -166,7 +166,7 @@ def test_annotation_of_another_manager_is_never_taken():
 
 def test_annotation_that_is_not_allowed_stalls_until_it_is():
     sim = served()
-    refusal = Refusal(ApplyWeights("support-llm", CANDIDATE), Reason.CREATE_REFUSED, "admission webhook denied it")
+    refusal = Refusal(ApplyWeights(raw.PLACE, CANDIDATE), Reason.CREATE_REFUSED, "admission webhook denied it")
     sim.refuse[ApplyWeights] = refusal
     sim.until_published()
     assert why(sim, "Stalled") == ("CreateRefused", "admission webhook denied it")

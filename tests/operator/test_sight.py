@@ -211,6 +211,6 @@ async def test_serving_pods_of_a_rollout_are_looked_at_every_time(unused_port: i
     async with lookout(unused_port, server) as one:
         sight = await one.look()
         assert sight.seen.target is not None
-        assert one.target == "team/support-llm"
+        assert one.targets == {"team/Deployment/support-llm"}
         assert server.take_asked() == ["refund-tool", "jobs", "support-llm", "pods"]
         assert one.remembered() is None

@@ -71,6 +71,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, patch]  # patch: the one annotation sdft.dev/weights
+{{- with .Values.servingTargets }}
+{{- if .statefulSet }}
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, patch]  # as for Deployments
+{{- end }}
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -50,10 +50,26 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyWeights:
-    """Set the weights annotation of a Deployment's pod template by server-side apply; empty: give the field up."""
+class Place:
+    """Where the weights annotation of a serving target stands: in an object of its namespace, at one path or more."""
 
-    deployment: str
+    api_version: str
+    kind: str
+    plural: str
+    name: str
+    paths: tuple[tuple[str, ...], ...]
+    """Of the maps of annotations that its pods are made with, such as (spec, template, metadata, annotations)."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyWeights:
+    """Set the weights annotation of a serving target by server-side apply; empty: give the field up."""
+
+    place: Place
     weights: str
 
 

@@ -1,7 +1,7 @@
 """kopf at work: it watches, and its handlers set flags. The only importer of kopf.
 
 A handler never awaits the network. Each unsettled update has one task, a Reconciler; events of the update, of its Jobs
-and pods, and of the Deployment that it rolls, wake it. Why no kopf daemons: docs/decisions/0005.
+and pods, and of the target that it rolls, wake it. Why no kopf daemons: docs/decisions/0005.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import kopf
@@ -25,8 +25,10 @@ from skill_operator.api import (
 )
 from skill_operator.conditions import is_settled
 from skill_operator.kube import JOBS, PODS, SKILL_UPDATES, KubeError
+from skill_operator.neighbours import target_key
 from skill_operator.reconcile import Reconciler, World
 from skill_operator.sight import Key
+from skill_operator.targets.kind import Kind
 
 logger = logging.getLogger(__name__)
 Body = Mapping[str, Any]
@@ -73,11 +75,11 @@ class Desk:
         if uid in self._reconcilers:
             self._reconcilers[uid].lookout.notice(*_version(body, is_gone=is_gone))
 
-    def notice_target(self, body: Body, *, is_gone: bool) -> None:
-        """Takes an event of a Deployment: some update may roll it, or wait for it."""
-        target = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+    def notice_target(self, kind: str, body: Body, *, is_gone: bool) -> None:
+        """Takes an event of what may be a serving target: some update may roll it, or wait for it."""
+        key = target_key(body["metadata"]["namespace"], kind, body["metadata"]["name"])
         for reconciler in self._reconcilers.values():
-            if reconciler.lookout.target == target:
+            if key in reconciler.lookout.targets:
                 reconciler.lookout.notice(*_version(body, is_gone=is_gone))
 
     def listed(self, uid: str) -> None:
@@ -159,7 +161,7 @@ def _version(body: Body, *, is_gone: bool) -> tuple[str, str]:
 
 
 def registry(world: World) -> kopf.OperatorRegistry:
-    """Returns kopf's handlers: watches of updates, of our Jobs and pods, and of Deployments."""
+    """Returns kopf's handlers: watches of updates, of our Jobs and pods, and of serving targets."""
     handlers, desk = kopf.OperatorRegistry(), Desk(world)
 
     def noted(kind: str) -> None:
@@ -171,6 +173,13 @@ def registry(world: World) -> kopf.OperatorRegistry:
         uid = (body["metadata"].get("labels") or {}).get(UPDATE_UID_LABEL, "")
         desk.notice(uid, body, is_gone=event["type"] == "DELETED")
 
+    def target_of(kind: Kind) -> Callable[..., Awaitable[None]]:
+        async def target(event: Any, **_: Any) -> None:
+            noted(kind.name)
+            desk.notice_target(kind.name, event["object"], is_gone=event["type"] == "DELETED")
+
+        return target
+
     @kopf.on.startup(id="crd", registry=handlers)
     async def crd(**_: Any) -> None:
         # Without the CRD kopf would start no watch, and say nothing.
@@ -178,6 +187,9 @@ def registry(world: World) -> kopf.OperatorRegistry:
             raise kopf.PermanentError(f"the API server does not serve {API_VERSION} {PLURAL}: apply crds/ first")
         if await world.engines.begin(world.kube):
             kopf.on.event(*_JOBSETS, id="jobset", registry=handlers)(child)
+        for kind in await world.engines.begin_targets(world.kube, world.settings.watched or (None,)):
+            place = (*kind.api_version.split("/"), kind.plural)
+            kopf.on.event(*place, id=kind.plural, registry=handlers)(target_of(kind))
         desk.open()
 
     @kopf.on.cleanup(id="close", registry=handlers)
@@ -193,11 +205,6 @@ def registry(world: World) -> kopf.OperatorRegistry:
 
     kopf.on.event("batch", "v1", "jobs", id="job", registry=handlers)(child)
     kopf.on.event("", "v1", "pods", id="pod", registry=handlers)(child)
-
-    @kopf.on.event("apps", "v1", "deployments", id="deployment", registry=handlers)
-    async def deployment(event: Any, **_: Any) -> None:
-        noted("Deployment")
-        desk.notice_target(event["object"], is_gone=event["type"] == "DELETED")
 
     @kopf.on.login(id="login", registry=handlers)
     async def login(**kwargs: Any) -> Any:

@@ -79,6 +79,11 @@ DEPLOYMENTS = Kind("/apis/apps/v1", "deployments")
 EVENTS = Kind("/apis/events.k8s.io/v1", "events")
 
 
+def kind_at(api_version: str, plural: str) -> Kind:
+    """Returns a kind of a named API group by its apiVersion, such as apps/v1."""
+    return Kind(f"/apis/{api_version}", plural)
+
+
 class Kube:
     """The operator's way to the API server."""
 
@@ -150,6 +155,14 @@ class Kube:
         except Missing:
             return False
         return any(resource["name"] == kind.plural for resource in group.get("resources", ()))
+
+    async def may_list(self, kind: Kind, namespace: str | None) -> bool:
+        """Returns whether objects of a kind may be listed: the kind is there, and so is the right."""
+        try:
+            await self._request("GET", kind.path(namespace), {"limit": 1}, accept=_METADATA)
+        except Refused:
+            return False
+        return True
 
     async def _request(
         self,

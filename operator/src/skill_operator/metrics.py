@@ -22,7 +22,8 @@ PULSE_SECONDS = 1.0
 
 _OF_ROLLBACKS = (
     Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED, Reason.OUTPUT_MISMATCH, Reason.PROGRESS_DEADLINE,
-    "AccessDenied", "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound",
+    Reason.ROLLOUT_ABORTED, "AccessDenied", "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace",
+    "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
     "Checked", "CheckpointSaved", "GatePassed", "GateRejected", "HeartbeatLost", "PodVerified", "Preempted", "Promoted",

@@ -17,7 +17,8 @@ Raw = Mapping[str, Any]
 
 _NEEDS_A_PERSON = {
     Reason.AWAITING_APPROVAL, Reason.INVALID_SPEC, Reason.NAME_CONFLICT, Reason.CREATE_REFUSED,
-    Reason.TARGET_MISSING, Reason.CONTAINER_MISSING, Reason.NOT_WIRED, Reason.JOBSET_MISSING,
+    Reason.TARGET_MISSING, Reason.CONTAINER_MISSING, Reason.NOT_WIRED, Reason.TARGET_UNFIT,
+    Reason.TARGET_OUT_OF_REACH, Reason.JOBSET_MISSING,
 }  # fmt: skip
 """Reasons of an update that goes on only when somebody does something."""
 
@@ -76,7 +77,7 @@ def neighbour(raw: Raw) -> Neighbour:
     """Returns what other updates need to know of this one."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, read(raw.get("status") or {})
     is_queued = status.is_true(ConditionType.QUEUED) or status.is_true(ConditionType.SUSPENDED)
-    serving = ((spec.get("serving") or {}).get("targetRef") or {}).get("name", "")
+    serving = (spec.get("serving") or {}).get("targetRef") or {}
     going_back, rolled_out = is_reverting(raw), status.condition(ConditionType.ROLLED_OUT)
     is_rolling = status.rollout is not None and (going_back or not status.is_final)
     return Neighbour(
@@ -89,7 +90,7 @@ def neighbour(raw: Raw) -> Neighbour:
         is_active=status.start_time is not None and not is_queued,
         promoted_from=_promoted_from(status),
         promoted_at=rolled_out.last_transition_time if rolled_out and rolled_out.status == "True" else "",
-        rolling=f"{metadata['namespace']}/{serving}" if is_rolling and serving else "",
+        rolling=_target(metadata["namespace"], serving) if is_rolling and serving else "",
         is_reverting=going_back,
     )
 
@@ -102,6 +103,15 @@ def _stands_aside(status: Status) -> bool:
 def _promoted_from(status: Status) -> str:
     is_head = status.is_true(ConditionType.ROLLED_OUT) and not status.is_true(ConditionType.REVERTED)
     return status.parent.digest if is_head and status.parent else ""
+
+
+def _target(namespace: str, reference: Raw) -> str:
+    return target_key(namespace, reference.get("kind", "Deployment"), reference.get("name", ""))
+
+
+def target_key(namespace: str, kind: str, name: str) -> str:
+    """Returns how a serving target is called among all of the cluster."""
+    return f"{namespace}/{kind}/{name}"
 
 
 def model_key(uri: str) -> str:
@@ -119,7 +129,7 @@ def of_model(uri: str) -> tuple[str, ...]:
 
 
 def of_target(name: str) -> str:
-    """Returns a field selector that finds the updates of a Deployment in its namespace."""
+    """Returns a field selector that finds the updates of the serving targets of a name, of whatever kind."""
     return f"spec.serving.targetRef.name={_escaped(name)}"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from skill_contract.manifest import FetchMessage
 from skill_contract.outcome import ExitCode, Outcome
 from skill_contract.progress import Progress
-from skill_operator.actions import Refusal
+from skill_operator.actions import Place, Refusal
 from skill_operator.status import Used
 
 
@@ -97,6 +97,7 @@ class ServingPod:
     """A pod of the serving target."""
 
     name: str
+    uid: str
     ip: str
     weights: str
     """Its own annotation: the version that it was told to serve."""
@@ -110,26 +111,43 @@ class ServingPod:
     """When the engine last ended, Unix seconds."""
     engine_message: str
     unschedulable: str
+    answers: bool = True
+    """Requests go to it; not so to the workers of a group, which have the weights all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The Deployment that serves the model, with its pods."""
+    """The workload that serves the model, with its pods, of whatever kind: `targets` reads them."""
 
+    kind: str
     name: str
+    place: Place
     weights: str
-    """The annotation of its pod template; empty where there is none."""
+    """The annotation of its pod template; empty where there is none, of several templates that differ all of them."""
     weights_manager: str
     """Who wrote it last, by managedFields."""
-    fetch_container: str
-    """The init container that reads the annotation; empty where none does."""
+    is_wired: bool
+    """A container of every pod reads the annotation."""
     containers: tuple[str, ...]
     replicas: int
+    """How many pods it is to have."""
     is_settled: bool
-    """Every replica is of the newest template, available, and nothing is left of an older one."""
+    """Every pod is of the newest template, available, and nothing is left of an older one."""
     state: str
     """How far it is, in words."""
     pods: tuple[ServingPod, ...]
+    unfit: str = ""
+    """Why it cannot be rolled as it is configured, and the way out; empty where it can."""
+    given_up: str = ""
+    """Why its own controller has given the newest template up; empty where it has not."""
+    held: str = ""
+    """For what its own controller holds the rollout on purpose, such as a canary step; empty where it goes on."""
+    keeps_broken_pods: bool = False
+    """Its controller replaces no pod while one is not ready, not even that one: on the way back it has to go first."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +168,7 @@ class Neighbour:
     promoted_at: str
     """RFC 3339; empty where it has not."""
     rolling: str
-    """`namespace/name` of the target that it is rolling; empty for none."""
+    """`namespace/kind/name` of the target that it is rolling; empty for none."""
     is_reverting: bool
 
     @property
@@ -164,6 +182,8 @@ class Observed:
     neighbours: tuple[Neighbour, ...] = ()
     progress: Progress | None = None
     target: Target | None = None
+    target_out_of_reach: str = ""
+    """Why the target cannot be looked at, and the way out: its kind is not installed, or not allowed."""
     serves_jobset: bool = False
     """Whether the API server knows JobSets; asked only where several nodes are wanted."""
     refusals: tuple[Refusal, ...] = ()

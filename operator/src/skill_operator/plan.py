@@ -35,6 +35,7 @@ from skill_operator.steps.prove import ask, learn_promotion, promote, promoted, 
 from skill_operator.steps.revert import forget, is_due, revert
 from skill_operator.steps.roll import learn_rollout, prepare, roll
 from skill_operator.steps.rollback import roll_back, withdrawn
+from skill_operator.steps.target import out_of_reach
 from skill_operator.steps.train import learn_training, train
 from skill_operator.steps.verdict import Facts, State, Verdict
 from skill_operator.transitions import transitions
@@ -59,6 +60,7 @@ LIFE: tuple[Stage, ...] = (
     train,  # SDFT, evaluation, publication: or rejected by a gate
     approve,  # a person wants to look first
     promoted,  # the head has moved: done
+    out_of_reach,  # the target cannot be seen: its kind is not installed, or not allowed
     withdrawn,  # deleted in the middle of a rollout
     roll_back,  # the candidate failed: back, with proof
     prepare,  # target there, wired, healthy; what to go back to is written down

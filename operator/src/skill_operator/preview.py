@@ -162,7 +162,7 @@ def _in_words(action: Action) -> Any:
         case DeletePod():
             return {"delete": f"Pod {action.name}"}
         case ApplyWeights():
-            return {"annotate": f"Deployment {action.deployment}", "weights": action.weights}
+            return {"annotate": action.place.title, "weights": action.weights}
     return type(action).__name__
 
 

@@ -1,6 +1,6 @@
-"""How facts are read from raw Kubernetes objects: the only place that knows where they keep what.
+"""How facts are read from raw Kubernetes objects: the only place that knows where Jobs and their pods keep what.
 
-Pure: it reads dicts that somebody else fetched. Termination messages are parsed here and nowhere else.
+Pure: it reads dicts that somebody else fetched. What serving targets say is read in `targets`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from skill_contract.manifest import FetchMessage
 from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome
 from skill_operator.api import (
@@ -18,12 +17,10 @@ from skill_operator.api import (
     STEP_LABEL,
     UPDATE_UID_LABEL,
     USED_ANNOTATION,
-    WEIGHTS_ANNOTATION,
-    WEIGHTS_FIELD_PATH,
     WORKLOAD_OWNER_LABEL,
     to_unix,
 )
-from skill_operator.observed import ServingPod, StepJob, StepPod, Target, Workload
+from skill_operator.observed import StepJob, StepPod, Workload
 from skill_operator.status import Used
 
 Raw = Mapping[str, Any]
@@ -147,7 +144,7 @@ def _workload(raw: Raw) -> Workload:
     """
     status = raw.get("status") or {}
     evictions = (status.get("schedulingStats") or {}).get("evictions") or ()
-    waiting = "" if _is_true(status, "Admitted") else _why_not_admitted(status.get("conditions") or ())
+    waiting = "" if is_true(status, "Admitted") else _why_not_admitted(status.get("conditions") or ())
     return Workload(waiting=waiting, evictions=sum(eviction["count"] for eviction in evictions))
 
 
@@ -188,7 +185,7 @@ def _used(text: str) -> Used:
 
 def _step_pod(raw: Raw) -> StepPod:
     metadata, status = raw["metadata"], raw.get("status") or {}
-    container = _container(status.get("containerStatuses"), STEP_CONTAINER)
+    container = container_status(status.get("containerStatuses"), STEP_CONTAINER)
     state = container.get("state") or {}
     ended = state.get("terminated") or {}
     outcome, message = _outcome(ended.get("message", ""))
@@ -231,137 +228,28 @@ def _why_waiting(status: Raw, container: Raw) -> str:
     waiting = (container.get("state") or {}).get("waiting") or {}
     if waiting and waiting.get("reason") not in {"ContainerCreating", "PodInitializing"}:
         return f"{waiting.get('reason', '')}: {waiting.get('message', '')}".strip(": ")
-    return _unschedulable(status)
+    return why_unschedulable(status)
 
 
-def _unschedulable(status: Raw) -> str:
+def why_unschedulable(status: Raw) -> str:
+    """Returns why no node is found for a pod, in the scheduler's words; empty where one is."""
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("status") == "False":
             return f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
     return ""
 
 
-def target(deployment: Raw | None, pods: Iterable[Raw], container: str) -> Target | None:
-    """Returns the serving target, or None where it does not exist (or is being deleted).
-
-    Args:
-        container: name of the engine's container.
-    """
-    if deployment is None or deployment["metadata"].get("deletionTimestamp"):
-        return None
-    template = deployment["spec"]["template"]
-    fetch = _fetch_container(template)
-    is_settled, state = _rollout_state(deployment)
-    return Target(
-        name=deployment["metadata"]["name"],
-        weights=((template.get("metadata") or {}).get("annotations") or {}).get(WEIGHTS_ANNOTATION, ""),
-        weights_manager=_weights_manager(deployment["metadata"]),
-        fetch_container=fetch,
-        containers=tuple(c["name"] for c in template["spec"].get("containers") or ()),
-        replicas=deployment["spec"].get("replicas", 1),
-        is_settled=is_settled,
-        state=state,
-        # An evicted pod stays as an object, Failed, beside the one that took its place.
-        pods=tuple(_serving_pod(pod, fetch, container) for pod in pods if not _is_over(pod)),
-    )
-
-
-def _is_over(pod: Raw) -> bool:
-    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
-
-
-def _fetch_container(template: Raw) -> str:
-    for container in template["spec"].get("initContainers") or ():
-        for variable in container.get("env") or ():
-            field = ((variable.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
-            if field == WEIGHTS_FIELD_PATH:
-                return str(container["name"])
-    return ""
-
-
-def _rollout_state(deployment: Raw) -> tuple[bool, str]:
-    """Returns whether a Deployment stands still on its newest template, and how far it is in words.
-
-    Source: `kubectl rollout status` (kubectl, DeploymentStatusViewer), plus availability.
-    """
-    status = deployment.get("status") or {}
-    wanted = deployment["spec"].get("replicas", 1)
-    total, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
-    available = status.get("availableReplicas", 0)
-    if not wanted:
-        settled = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1) and not total
-        return settled, "it has 0 replicas, so that no pod can show what it serves: scale it up"
-    if deployment["spec"].get("paused"):
-        return False, "it is paused"
-    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 1):
-        return False, "its newest template has not been seen by the Deployment controller yet"
-    settled = updated == wanted and total == wanted and available == wanted
-    return settled, f"{updated} of {wanted} replicas updated, {available} available, {total} in all"
-
-
-def _weights_manager(metadata: Raw) -> str:
-    key = f"f:{WEIGHTS_ANNOTATION}"
-    managers = []
-    for entry in metadata.get("managedFields") or ():
-        fields = entry.get("fieldsV1") or {}
-        for step in ("f:spec", "f:template", "f:metadata", "f:annotations"):
-            fields = fields.get(step) or {}
-        if key in fields:
-            managers.append((entry.get("time", ""), entry.get("manager", "")))
-    return max(managers, default=("", ""))[1]
-
-
-def _serving_pod(raw: Raw, fetch: str, container: str) -> ServingPod:
-    metadata, status = raw["metadata"], raw.get("status") or {}
-    engine = _container(status.get("containerStatuses"), container)
-    ended = _ended(engine)
-    return ServingPod(
-        name=metadata["name"],
-        ip=status.get("podIP", ""),
-        weights=(metadata.get("annotations") or {}).get(WEIGHTS_ANNOTATION, ""),
-        ready=_is_true(status, "Ready"),
-        deleting=bool(metadata.get("deletionTimestamp")),
-        fetch=_fetch_message(_ended(_container(status.get("initContainerStatuses"), fetch))),
-        engine_restarts=engine.get("restartCount", 0),
-        engine_out_of_memory=ended.get("reason") == "OOMKilled",
-        engine_last_exit=to_unix(ended.get("finishedAt")),
-        engine_message=f"exit code {ended.get('exitCode')}: {ended.get('message', '')}".rstrip(": ") if ended else "",
-        unschedulable=_unschedulable(status),
-    )
-
-
-def _fetch_message(ended: Raw) -> FetchMessage | None:
-    try:
-        return FetchMessage.parse_json(ended.get("message", "")) if ended else None
-    except ContractError:
-        return None
-
-
-def selector(deployment: Raw) -> str:
-    """Returns the label selector of a Deployment's pods as a query string (meta/v1 LabelSelector)."""
-    given = deployment["spec"]["selector"]
-    terms = [f"{key}={value}" for key, value in (given.get("matchLabels") or {}).items()]
-    for expression in given.get("matchExpressions") or ():
-        key, values = expression["key"], ",".join(expression.get("values") or ())
-        form = {
-            "In": f"{key} in ({values})",
-            "NotIn": f"{key} notin ({values})",
-            "Exists": key,
-            "DoesNotExist": f"!{key}",
-        }
-        terms.append(form[expression["operator"]])
-    return ",".join(terms)
-
-
-def _container(statuses: Iterable[Raw] | None, name: str) -> Raw:
+def container_status(statuses: Iterable[Raw] | None, name: str) -> Raw:
+    """Returns a container's part of a pod's status; empty where there is none yet."""
     return next((status for status in statuses or () if status.get("name") == name), {})
 
 
-def _ended(container: Raw) -> Raw:
+def last_end(container: Raw) -> Raw:
     """Returns the newest end of a container: its present state, or, where it was started again, the one before."""
     state, last = container.get("state") or {}, container.get("lastState") or {}
     return state.get("terminated") or last.get("terminated") or {}
 
 
-def _is_true(status: Raw, kind: str) -> bool:
+def is_true(status: Raw, kind: str) -> bool:
+    """Returns whether a status has a condition that is true."""
     return any(c["type"] == kind and c.get("status") == "True" for c in status.get("conditions") or ())

@@ -37,7 +37,7 @@ from skill_operator.api import (
     to_unix,
 )
 from skill_operator.engines import Engines
-from skill_operator.kube import DEPLOYMENTS, EVENTS, JOBS, JOBSETS, PODS, SKILL_UPDATES, Kube
+from skill_operator.kube import EVENTS, JOBS, JOBSETS, PODS, SKILL_UPDATES, Kube
 from skill_operator.manifests.serving import weights_patch
 from skill_operator.metrics import Metrics
 from skill_operator.names import event_name
@@ -210,14 +210,15 @@ class Reconciler:
                 await self.world.kube.patch(kind, update.namespace, action.name, {"metadata": {"labels": lost}})
 
     async def _apply_weights(self, namespace: str, action: ApplyWeights) -> None:
-        manifest = weights_patch(action.deployment, action.weights)
+        place = action.place
+        manifest = weights_patch(place, action.weights)
         try:
-            await self.world.kube.apply(DEPLOYMENTS, namespace, manifest)
+            await self.world.kube.apply(kube.kind_at(place.api_version, place.plural), namespace, manifest)
         except kube.Conflict as conflict:
             if not conflict.causes:
-                raise  # nobody's field: the Deployment was written at the same moment
+                raise  # nobody's field: the object was written at the same moment
             message = (
-                f"annotation sdft.dev/weights of Deployment {action.deployment} belongs to "
+                f"annotation sdft.dev/weights of {place.title} belongs to "
                 f"{kube.conflicting_managers(conflict)}: remove it from there (Git, most often), so that this operator "
                 "may set it"
             )

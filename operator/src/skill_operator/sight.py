@@ -10,17 +10,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from skill_contract.step import Step
 from skill_operator import kube
 from skill_operator.api import QUEUE_LABEL, UPDATE_UID_LABEL, WORKLOAD_OWNER_LABEL, ConditionType, SkillUpdate, parse
 from skill_operator.engines import Engines
-from skill_operator.kube import DEPLOYMENTS, JOBS, JOBSETS, PODS, SKILL_UPDATES, WORKLOADS, Kube, Object
-from skill_operator.neighbours import Neighbours, of_model, of_target
-from skill_operator.observed import Observed, Target
+from skill_operator.kube import (
+    DEPLOYMENTS,
+    JOBS,
+    JOBSETS,
+    PODS,
+    SKILL_UPDATES,
+    WORKLOADS,
+    Kube,
+    Object,
+    kind_at,
+)
+from skill_operator.neighbours import Neighbours, of_model, of_target, target_key
+from skill_operator.observed import Observed
 from skill_operator.plan import needs_neighbours
-from skill_operator.reading import selector, step_jobs, target
+from skill_operator.reading import step_jobs
 from skill_operator.status import read
+from skill_operator.targets.kind import Kind
+from skill_operator.targets.read import is_going, kind_of, target
 from skill_operator.trainer_client import TrainerClient
 
 
@@ -57,8 +70,8 @@ class Lookout:
         self.key = key
         self.wake = asyncio.Event()
         """Set whenever there is something to think about."""
-        self.target = ""
-        """`namespace/name` of the Deployment whose changes concern this update; empty for none yet."""
+        self.targets: frozenset[str] = frozenset()
+        """Keys of the objects whose changes concern this update: its target, and the Deployment behind that."""
         self._api = api
         self._neighbours = neighbours
         self._engines = engines
@@ -84,7 +97,7 @@ class Lookout:
         noticed, self._noticed = self._noticed, {}
         if any(self._versions.get(uid, "") != version for uid, version in noticed.items()):
             self._sight = None
-        if self._sight is None or _is_rolling(self._sight.update) or _waits_for_engine(self._sight):
+        if self._sight is None or _is_rolling(self._sight.update) or _waits_untold(self._sight):
             return None
         return self._among_neighbours(self._sight)
 
@@ -100,8 +113,7 @@ class Lookout:
 
     async def see(self, update: SkillUpdate) -> Sight:
         """Returns what there is now around an update as it is given; raises KubeError as `look` does."""
-        observed = await self._children(update)
-        observed = replace(observed, target=await self._serving(update, observed))
+        observed = await self._with_target(update, await self._children(update))
         if needs_neighbours(update, observed):
             await self._ask_for_neighbours(update)
         self._sight = Sight(update, observed)
@@ -155,18 +167,53 @@ class Lookout:
         except kube.Missing:
             return []
 
-    async def _serving(self, update: SkillUpdate, observed: Observed) -> Target | None:
+    async def _with_target(self, update: SkillUpdate, observed: Observed) -> Observed:
         serving = update.spec.serving if update.spec else None
         if serving is None or (read(update.status).published is None and not _has_trained(observed)):
+            return observed
+        kind, name = kind_of(serving.target_ref.kind), serving.target_ref.name
+        # Before reading: a change meanwhile is heard.
+        self.targets = frozenset({target_key(self.key.namespace, kind.name, name)})
+        try:
+            raw = await self._api.find(kind_at(kind.api_version, kind.plural), self.key.namespace, name)
+        except kube.Refused as error:
+            if error.code != HTTPStatus.FORBIDDEN or not kind.switch:
+                raise
+            return replace(observed, target_out_of_reach=await self._why_out_of_reach(kind))
+        if raw is None:
+            return replace(observed, target_out_of_reach=await self._why_out_of_reach(kind) if kind.site else "")
+        await self._engines.found(self._api, kind, self._namespaces)
+        return observed if is_going(raw) else await self._with_pods(kind, raw, serving.container, observed)
+
+    async def _with_pods(self, kind: Kind, raw: Object, container: str, observed: Observed) -> Observed:
+        self._versions |= _versions([raw])
+        behind = await self._behind(kind.behind(raw))
+        standing = kind.read(raw, behind)
+        pods = await self._api.list(PODS, self.key.namespace, standing.selector) if standing.selector else []
+        return replace(observed, target=target(kind, raw, standing, pods, container))
+
+    async def _behind(self, name: str) -> Object | None:
+        """Returns the Deployment behind a target."""
+        if not name:
             return None
-        name = serving.target_ref.name
-        self.target = f"{update.namespace}/{name}"  # before reading: a change meanwhile is heard
-        deployment = await self._api.find(DEPLOYMENTS, update.namespace, name)
-        if deployment is None:
-            return None
-        self._versions |= _versions([deployment])
-        pods = await self._api.list(PODS, update.namespace, selector(deployment))
-        return target(deployment, pods, serving.container)
+        self.targets |= {target_key(self.key.namespace, "Deployment", name)}
+        found = await self._api.find(DEPLOYMENTS, self.key.namespace, name)
+        self._versions |= _versions([found] if found else [])
+        return found
+
+    async def _why_out_of_reach(self, kind: Kind) -> str:
+        """Returns why no target of a kind can be seen, and the way out; empty where it could."""
+        if not await self._api.is_served(kind_at(kind.api_version, kind.plural)):
+            return (
+                f"this cluster does not serve {kind.name} ({kind.api_version}): install it ({kind.site}), and this "
+                "update goes on by itself"
+            )
+        if await self._api.may_list(kind_at(kind.api_version, kind.plural), self.key.namespace):
+            return ""
+        return (
+            f"the operator may not read {kind.plural} ({kind.api_version}): upgrade its chart with "
+            f"servingTargets.{kind.switch}=true, and this update goes on by itself"
+        )
 
     async def _ask_for_neighbours(self, update: SkillUpdate) -> None:
         """Brings the neighbours up to date: the watch may lag, and two updates of one model must not begin at once."""
@@ -222,8 +269,10 @@ def _wants_jobset(update: SkillUpdate) -> bool:
     return update.spec is not None and update.spec.training.nodes > 1
 
 
-def _waits_for_engine(sight: Sight) -> bool:
-    """Returns whether it waits for what no watch tells of: an engine that is missing, or a queue of Kueue's."""
+def _waits_untold(sight: Sight) -> bool:
+    """Returns whether it waits for what no watch tells of: an engine or a kind that is missing, a queue of Kueue's."""
+    if sight.seen.target_out_of_reach:
+        return True
     is_queued = any(job.suspended and job.queue and not job.is_over for job in sight.seen.jobs)
     return is_queued or (_wants_jobset(sight.update) and not sight.seen.serves_jobset)
 

@@ -27,6 +27,7 @@ COLLECTIONS = {
     "workloads": "/apis/kueue.x-k8s.io/v1beta2",
     "pods": "/api/v1",
     "deployments": "/apis/apps/v1",
+    "statefulsets": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",
 }
 PATIENCE_S = 180
@@ -127,11 +128,8 @@ class Place:
         """Creates a SkillUpdate of a model repository of this namespace's own."""
         document = raw.update(name=name, **({"model": {"uri": f"s3://{self.namespace}/llm"}} | spec))
         if document["spec"].get("serving"):
-            document["spec"]["serving"] = (
-                {"soakSeconds": 1, "progressDeadlineSeconds": 60}
-                | spec.get("serving", {})
-                | {"targetRef": {"name": "support-llm"}}
-            )
+            usual = {"soakSeconds": 1, "progressDeadlineSeconds": 60, "targetRef": {"name": "support-llm"}}
+            document["spec"]["serving"] = usual | spec.get("serving", {})
         del document["status"]
         return await self.create("skillupdates", document)
 
@@ -163,7 +161,7 @@ class Place:
         del document["status"], document["metadata"]["generation"]
         await self.create("deployments", document)
         if weights:
-            await self.apply("deployments", "support-llm", weights_patch("support-llm", weights), "skill-operator")
+            await self.apply("deployments", "support-llm", weights_patch(raw.PLACE, weights), "skill-operator")
         return await self.until(
             "deployments", "support-llm", lambda d: d.get("status", {}).get("availableReplicas") == 2
         )

@@ -212,8 +212,12 @@ class Gates(Document):
 
 class TargetRef(Document):
     api_version: str = "apps/v1"
-    kind: Literal["Deployment"] = "Deployment"
+    kind: Literal["Deployment", "StatefulSet"] = "Deployment"
     name: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 class Serving(Document):

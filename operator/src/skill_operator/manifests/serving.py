@@ -1,4 +1,4 @@
-"""The one field of somebody else's Deployment that the operator owns: the weights annotation of its pod template.
+"""The one field of somebody else's workload that the operator owns: the weights annotation of its pod template.
 
 Pure. The body is for server-side apply: what it leaves out is given up, and goes when nobody else owns it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from skill_contract.spec import Serving, Storage
+from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 from skill_operator.status import Published
 
@@ -27,19 +28,24 @@ def version_uri(model_uri: str, version: str) -> str:
     return f"{model_uri.rstrip('/')}/versions/{version}"
 
 
-def weights_patch(deployment: str, weights: str) -> dict[str, Any]:
+def weights_patch(place: Place, weights: str) -> dict[str, Any]:
     """Returns the apply configuration that sets the annotation, or gives it up where `weights` is empty."""
-    annotations = {"annotations": {WEIGHTS_ANNOTATION: weights}} if weights else {}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": deployment},
-        "spec": {"template": {"metadata": annotations}},
+    patch: dict[str, Any] = {
+        "apiVersion": place.api_version,
+        "kind": place.kind,
+        "metadata": {"name": place.name},
     }
+    for path in place.paths:
+        inner = patch
+        for step in path[:-1]:
+            inner = inner.setdefault(step, {})
+        if weights:
+            inner[path[-1]] = {WEIGHTS_ANNOTATION: weights}
+    return patch
 
 
 def wiring(model_uri: str, storage: Storage, serving: Serving) -> str:
-    """Returns the lines that a target without the fetch init container has to get."""
+    """Returns the lines that a pod template without the fetch init container has to get."""
     endpoint = f'\n  - {{name: AWS_ENDPOINT_URL_S3, value: "{storage.endpoint}"}}' if storage.endpoint else ""
     secret = f"\n  envFrom: [{{secretRef: {{name: {storage.secret_ref.name}}}}}]" if storage.secret_ref else ""
     return f"""\

@@ -12,7 +12,7 @@ from skill_operator.conditions import ended_as
 from skill_operator.neighbours import model_key
 from skill_operator.status import Failure, Status
 from skill_operator.steps.revert import has_begun
-from skill_operator.steps.rollback import is_late
+from skill_operator.steps.target import is_late
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, RESYNC_SECONDS, Facts, State, Verdict, fail
 
 

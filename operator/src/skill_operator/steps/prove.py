@@ -137,7 +137,7 @@ def _served(facts: Facts) -> tuple[Pod, ...]:
     target, serving = facts.seen.target, facts.spec.serving
     if target is None or serving is None:
         return ()
-    pods = sorted(standing(target), key=lambda pod: pod.name)
+    pods = sorted((pod for pod in standing(target) if pod.answers), key=lambda pod: pod.name)
     return tuple(Pod(name=pod.name, url=f"http://{_host(pod.ip)}:{serving.port}") for pod in pods)
 
 

@@ -17,7 +17,7 @@ from skill_operator.observed import StepJob
 from skill_operator.status import Rollout
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
 from skill_operator.steps.roll import lost_rollout
-from skill_operator.steps.target import come_back, who_rolls
+from skill_operator.steps.target import come_back, out_of_reach, who_rolls
 from skill_operator.steps.verdict import (
     LOOK_AGAIN_SECONDS,
     ROLLOUT_SECONDS,
@@ -60,7 +60,7 @@ def revert(facts: Facts) -> Verdict | None:
     rollout = known.rollout or lost_rollout(facts)
     if rollout is None or known.published is None or known.parent is None:
         return _refuse(facts, "this update has rolled out nothing, so there is no version before it to go back to")
-    return _wait(facts) or _move_head(facts) or _bring_back(facts, rollout)
+    return _wait(facts) or _move_head(facts) or _unseen(facts) or _bring_back(facts, rollout)
 
 
 def forget(facts: Facts) -> Verdict | None:
@@ -86,7 +86,7 @@ def _wait(facts: Facts) -> Verdict | None:
     other = who_rolls(facts)
     if not is_due(facts) or other is None or other.is_reverting:
         return None
-    return _going_back(f"waits: SkillUpdate {other.namespace}/{other.name} is rolling the Deployment")
+    return _going_back(f"waits: SkillUpdate {other.namespace}/{other.name} is rolling the target")
 
 
 def _refuse(facts: Facts, message: str) -> Verdict:
@@ -168,10 +168,15 @@ def _going_back(message: str, *actions: Action) -> Verdict:
     )
 
 
+def _unseen(facts: Facts) -> Verdict | None:
+    verdict = out_of_reach(facts)
+    return replace(verdict, phase=Phase.REVERTING) if verdict else None
+
+
 def _bring_back(facts: Facts, rollout: Rollout) -> Verdict:
     target = facts.seen.target
     if target is None:
-        return _done(facts, "the head is back; the Deployment is gone")
+        return _done(facts, "the head is back; the target is gone")
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
     if refusal:
         return Verdict(
@@ -182,10 +187,10 @@ def _bring_back(facts: Facts, rollout: Rollout) -> Verdict:
             requeue_after=LOOK_AGAIN_SECONDS,
         )
     if target.weights == rollout.candidate:
-        apply = ApplyWeights(target.name, rollout.previous)
-        return _going_back(f"Deployment {target.name} is told the version before", apply)
+        apply = ApplyWeights(target.place, rollout.previous)
+        return _going_back(f"{target.title} is told the version before", apply)
     if target.weights != rollout.previous:
-        return _done(facts, f"the head is back; the Deployment serves {target.weights!r}, by somebody else's hand")
+        return _done(facts, f"the head is back; {target.title} serves {target.weights!r}, by somebody else's hand")
     is_back, words = come_back(target, rollout)
     return _done(facts, f"the head is back; {words}") if is_back else _arriving(facts, words)
 
@@ -200,7 +205,7 @@ def _arriving(facts: Facts, words: str) -> Verdict:
         phase=Phase.REVERTING,
         state=State.STALLED,
         reason=Reason.ROLLBACK_FAILED,
-        message=f"the head is back, and after {serving.progress_deadline_seconds} s the Deployment is not: {words}",
+        message=f"the head is back, and after {serving.progress_deadline_seconds} s the target is not: {words}",
         requeue_after=ROLLOUT_SECONDS,
     )
 

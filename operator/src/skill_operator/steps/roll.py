@@ -8,12 +8,13 @@ from __future__ import annotations
 from skill_contract.spec import Serving
 from skill_operator.actions import AddFinalizer, ApplyWeights
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
-from skill_operator.manifests.serving import digest_in, version_uri, weights_of, wiring
+from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
 from skill_operator.steps.rollback import begin_rollback
 from skill_operator.steps.target import fault, how_far, is_all, served_digest, standing, verified, who_rolls
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail
+from skill_operator.targets.read import kind_of
 
 
 def learn_rollout(facts: Facts) -> Status:
@@ -27,9 +28,18 @@ def learn_rollout(facts: Facts) -> Status:
     changes = {
         "applied_at": rollout.applied_at or facts.time,
         "pods_verified": f"{len(on_candidate)}/{target.replicas}",
+        **_held(facts, rollout, target),
         **_soaking(facts, rollout, target, everywhere=is_all(target, on_candidate)),
     }
     return facts.learn(rollout=rollout.model_copy(update=changes))
+
+
+def _held(facts: Facts, rollout: Rollout, target: Target) -> dict[str, str]:
+    """While the target's own controller holds on purpose, time does not run: put off long before it is up."""
+    deadline, serving = to_unix(rollout.deadline), facts.spec.serving
+    if not target.held or deadline is None or serving is None:
+        return {}
+    return {"deadline": _deadline(facts)} if deadline - facts.now < serving.progress_deadline_seconds / 2 else {}
 
 
 def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool) -> dict[str, str | None]:
@@ -62,9 +72,7 @@ def prepare(facts: Facts) -> Verdict | None:
         return None
     target = facts.seen.target
     if target is None:
-        message = (
-            f"Deployment {serving.target_ref.name} does not exist in namespace {facts.update.namespace}: create it"
-        )
+        message = f"{serving.target_ref.title} does not exist in namespace {facts.update.namespace}: create it"
         return _person_needed(Reason.TARGET_MISSING, message)
     return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, target)
 
@@ -81,17 +89,19 @@ def _person_needed(reason: Reason, message: str, mark: ConditionType | None = No
 
 
 def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
+    if target.unfit:
+        return _person_needed(Reason.TARGET_UNFIT, f"{target.title}: {target.unfit}")
     if serving.container not in target.containers:
         message = (
-            f"Deployment {target.name} has no container {serving.container!r}, only {', '.join(target.containers)}: "
+            f"{target.title} has no container {serving.container!r}, only {', '.join(target.containers)}: "
             "spec.serving.container is immutable, so rename the container or create a new SkillUpdate"
         )
         return _person_needed(Reason.CONTAINER_MISSING, message)
-    if not target.fetch_container:
-        lines = wiring(facts.spec.model.uri, facts.spec.storage, serving)
+    if not target.is_wired:
+        wiring = kind_of(target.kind).wiring(facts.spec)
         message = (
-            f"no init container of Deployment {target.name} reads the annotation sdft.dev/weights, so new weights "
-            f"would never reach it; add to its pod template:\n{lines}"
+            f"no init container of {target.title} reads the annotation sdft.dev/weights, so new weights "
+            f"would never reach it; {wiring}"
         )
         return _person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
     return None
@@ -109,9 +119,9 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
     serving = facts.spec.serving
     assert serving is not None
     if since is not None and facts.now > since + serving.progress_deadline_seconds:
-        message = f"Deployment {target.name} was not healthy for {serving.progress_deadline_seconds} s: {why}"
+        message = f"{target.title} was not healthy for {serving.progress_deadline_seconds} s: {why}"
         return fail(facts, Failure(reason=Reason.TARGET_BUSY, message=message, retriable=True))
-    message = f"waits for Deployment {target.name}: {why}"
+    message = f"waits for {target.title}: {why}"
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.TARGET_BUSY,
@@ -137,7 +147,7 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
-        message=f"rolling Deployment {target.name} to {_published(facts).version}",
+        message=f"rolling {target.title} to {_published(facts).version}",
         known=facts.learn(rollout=rollout),
         actions=(AddFinalizer(),),
         requeue_after=0,
@@ -179,7 +189,7 @@ def roll(facts: Facts) -> Verdict | None:
     if rollout is None:
         return None
     if target is None:
-        message = "the Deployment was deleted during the rollout; the version stays published and is not the head"
+        message = "the target was deleted during the rollout; the version stays published and is not the head"
         return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
     if target.weights != rollout.candidate:
         return _elsewhere(facts, rollout, target)
@@ -209,10 +219,10 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
         return _apply(facts, rollout, target)
     who = f" by {target.weights_manager}" if target.weights_manager else ""
     if target.weights == rollout.previous:
-        message = f"Deployment {target.name} was taken back{who} during the rollout: a person decided, nothing is done"
+        message = f"{target.title} was taken back{who} during the rollout: a person decided, nothing is done"
         return fail(facts, Failure(reason=Reason.MANUAL_ROLLBACK, message=message), phase=Phase.ROLLED_BACK)
     message = (
-        f"annotation sdft.dev/weights of Deployment {target.name} was changed{who} to {target.weights!r} during the "
+        f"annotation sdft.dev/weights of {target.title} was changed{who} to {target.weights!r} during the "
         "rollout: nothing is done against it"
     )
     return fail(facts, Failure(reason=Reason.SUPERSEDED, message=message))
@@ -228,14 +238,14 @@ def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
-        message=f"rolling Deployment {target.name}",
+        message=f"rolling {target.title}",
         # Once more where the first was lost together with its operator: deleting needs the finalizer.
-        actions=(*_held(facts), ApplyWeights(target.name, rollout.candidate)),
+        actions=(*_finalizer(facts), ApplyWeights(target.place, rollout.candidate)),
         requeue_after=0.5,
     )
 
 
-def _held(facts: Facts) -> tuple[AddFinalizer, ...]:
+def _finalizer(facts: Facts) -> tuple[AddFinalizer, ...]:
     return () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
 
 

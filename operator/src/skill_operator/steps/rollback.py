@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from skill_contract.outcome import Result
 from skill_contract.step import Step
-from skill_operator.actions import Action, ApplyWeights, DeleteJob, News, RemoveFinalizer
+from skill_operator.actions import Action, ApplyWeights, DeleteJob, DeletePod, News, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, Rollout
 from skill_operator.steps.answers import answer
-from skill_operator.steps.target import come_back
+from skill_operator.steps.target import come_back, is_late, standing
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
 
 NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED})
@@ -47,14 +47,8 @@ def withdrawn(facts: Facts) -> Verdict | None:
     if not facts.update.deleting or rollout is None or facts.known.is_final:
         return None
     if is_late(facts):
-        return _let_go(facts, "deleted, and the rollback did not finish in time: look at the Deployment")
+        return _let_go(facts, "deleted, and the rollback did not finish in time: look at the target")
     return _promoting(facts) or _withdraw(facts, rollout)
-
-
-def is_late(facts: Facts) -> bool:
-    """Returns whether a deleted update has been held as long as it may be."""
-    deleted, serving = facts.update.deleted, facts.spec.serving
-    return deleted is not None and serving is not None and facts.now > deleted + serving.progress_deadline_seconds
 
 
 def _promoting(facts: Facts) -> Verdict | None:
@@ -76,7 +70,7 @@ def _withdraw(facts: Facts, rollout: Rollout) -> Verdict | None:
     if rollout.rollback is None:
         return begin_rollback(facts, Reason.DELETING, "the SkillUpdate was deleted during its rollout")
     if facts.seen.target is None:
-        return _let_go(facts, "deleted, and so is the Deployment")
+        return _let_go(facts, "deleted, and so is the target")
     return None
 
 
@@ -111,7 +105,7 @@ def roll_back(facts: Facts) -> Verdict | None:
     if held:
         return held
     if facts.seen.target is None:
-        return _end(facts, rollout, "the Deployment is gone")
+        return _end(facts, rollout, "the target is gone")
     return _towards(facts, rollout, rollout.rollback, facts.seen.target)
 
 
@@ -122,7 +116,17 @@ def _towards(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target)
         who = f" by {target.weights_manager}" if target.weights_manager else ""
         return _end(facts, rollout, f"the annotation was changed{who} to {target.weights!r} meanwhile, and is left so")
     is_back, words = come_back(target, rollout)
-    return _end(facts, rollout, words) if is_back else _on_the_way(facts, rollback, words)
+    if is_back:
+        return _end(facts, rollout, words)
+    return replace(_on_the_way(facts, rollback, words), actions=_broken(target, rollout))
+
+
+def _broken(target: Target, rollout: Rollout) -> tuple[DeletePod, ...]:
+    """Returns the deletion of pods that never came up with the candidate, where nothing else would replace them."""
+    if not target.keeps_broken_pods:
+        return ()
+    pods = (pod for pod in standing(target) if pod.weights == rollout.candidate and not pod.ready)
+    return tuple(DeletePod(pod.name, pod.uid) for pod in pods)
 
 
 def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
@@ -146,8 +150,8 @@ def _take_back(facts: Facts, rollout: Rollout, rollback: Rollback, target: Targe
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
     if refusal:
         return _on_the_way(facts, rollback, refusal.message)
-    verdict = _on_the_way(facts, rollback, f"Deployment {target.name} is told the version before")
-    return replace(verdict, actions=(ApplyWeights(target.name, rollout.previous),), requeue_after=1)
+    verdict = _on_the_way(facts, rollback, f"{target.title} is told the version before")
+    return replace(verdict, actions=(ApplyWeights(target.place, rollout.previous),), requeue_after=1)
 
 
 def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
@@ -156,7 +160,7 @@ def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
         return _going_back(f"{rollback.reason}: {rollback.message}. {message}")
     text = (
         f"the rollback after {rollback.reason} has not finished before its deadline and goes on: {message}; look at "
-        "the Deployment's pods"
+        "the target's pods"
     )
     return Verdict(
         phase=Phase.ROLLING_BACK,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skill_operator.api import Reason
+from skill_operator.api import Phase, Reason
 from skill_operator.manifests.serving import digest_in
+from skill_operator.neighbours import target_key
 from skill_operator.observed import Neighbour, ServingPod, Target
 from skill_operator.status import Rollout
-from skill_operator.steps.verdict import Facts
+from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, Facts, State, Verdict
 
 FATAL_FETCHES = frozenset({"DigestMismatch", "NotFound", "NoSpace", "AccessDenied"})
 """What another try cannot mend; any other failed fetch (the store is away) is waited for until the deadline."""
@@ -31,9 +32,29 @@ class Fault:
 def who_rolls(facts: Facts) -> Neighbour | None:
     """Returns another update that is rolling this one's target."""
     serving = facts.spec.serving
-    key = f"{facts.update.namespace}/{serving.target_ref.name}" if serving else ""
+    key = target_key(facts.update.namespace, serving.target_ref.kind, serving.target_ref.name) if serving else ""
     others = (other for other in facts.seen.neighbours if other.uid != facts.update.uid)
     return next((other for other in others if key and other.rolling == key), None)
+
+
+def out_of_reach(facts: Facts) -> Verdict | None:
+    """The target cannot be looked at: nothing is concluded from that, and a deletion waits as long as it may."""
+    why, rollout = facts.seen.target_out_of_reach, facts.known.rollout
+    if not why or is_late(facts):
+        return None
+    return Verdict(
+        phase=Phase.ROLLING_BACK if rollout and rollout.rollback else Phase.ROLLING_OUT,
+        state=State.STALLED,
+        reason=Reason.TARGET_OUT_OF_REACH,
+        message=why,
+        requeue_after=LOOK_AGAIN_SECONDS,
+    )
+
+
+def is_late(facts: Facts) -> bool:
+    """Returns whether a deleted update has been held as long as it may be."""
+    deleted, serving = facts.update.deleted, facts.spec.serving
+    return deleted is not None and serving is not None and facts.now > deleted + serving.progress_deadline_seconds
 
 
 def standing(target: Target) -> tuple[ServingPod, ...]:
@@ -96,7 +117,7 @@ def served_digest(target: Target) -> str:
 
 
 def fault(target: Target, weights: str, since: float | None = None) -> Fault | None:
-    """Returns why the pods that were told a version cannot serve it, where that is certain.
+    """Returns why a version cannot be served, where that is certain: its pods say so, or the target's own controller.
 
     Args:
         since: an engine that ended after this time (Unix seconds) has crashed, even if only once: while soaking.
@@ -106,7 +127,8 @@ def fault(target: Target, weights: str, since: float | None = None) -> Fault | N
             found = _bad_fetch(pod) or _bad_engine(pod, since)
             if found:
                 return found
-    return None
+    given_up = target.given_up if target.weights == weights else ""
+    return Fault(Reason.ROLLOUT_ABORTED, f"{target.title} {given_up}") if given_up else None
 
 
 def _bad_fetch(pod: ServingPod) -> Fault | None:

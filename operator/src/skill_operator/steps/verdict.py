@@ -24,7 +24,7 @@ LOOK_AGAIN_SECONDS = 60.0
 PROGRESS_SECONDS = 10.0
 """How often live progress is asked for."""
 ROLLOUT_SECONDS = 5.0
-"""How often the pods of a target are looked at while it rolls; changes of its Deployment wake the update besides."""
+"""How often the pods of a target are looked at while it rolls; changes of the target itself wake the update besides."""
 
 
 class State(Enum):

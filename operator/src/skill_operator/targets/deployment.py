@@ -1,0 +1,56 @@
+"""Deployment (apps/v1): the usual target."""
+
+from __future__ import annotations
+
+from skill_contract.spec import SkillUpdateSpec
+from skill_operator.actions import Place
+from skill_operator.manifests import serving
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, is_seen, selector
+
+TEMPLATE_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
+NO_PODS = "it has 0 replicas, so that no pod can show what it serves: scale it up"
+
+
+class Deployment:
+    name, api_version, plural = "Deployment", "apps/v1", "deployments"
+    switch = site = ""
+
+    def behind(self, _: Raw, /) -> str:
+        return ""
+
+    def read(self, raw: Raw, _: Raw | None, /) -> Standing:
+        is_settled, state = rollout_state(raw)
+        template = raw["spec"]["template"]
+        return Standing(
+            annotated=raw,
+            place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
+            containers=containers(template),
+            fetchers=fetchers([template]),
+            selector=selector(raw["spec"]["selector"]),
+            replicas=raw["spec"].get("replicas", 1),
+            is_settled=is_settled,
+            state=state,
+        )
+
+    def wiring(self, spec: SkillUpdateSpec) -> str:
+        assert spec.serving is not None, "asked for a target"
+        return f"add to its pod template:\n{serving.wiring(spec.model.uri, spec.storage, spec.serving)}"
+
+
+def rollout_state(deployment: Raw) -> tuple[bool, str]:
+    """Returns whether a Deployment stands still on its newest template, and how far it is in words.
+
+    Source: `kubectl rollout status` (kubectl, DeploymentStatusViewer), plus availability.
+    """
+    status = deployment.get("status") or {}
+    wanted = deployment["spec"].get("replicas", 1)
+    total, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
+    available = status.get("availableReplicas", 0)
+    if not wanted:
+        return is_seen(deployment) and not total, NO_PODS
+    if deployment["spec"].get("paused"):
+        return False, "it is paused"
+    if not is_seen(deployment):
+        return False, "its newest template has not been seen by the Deployment controller yet"
+    settled = updated == wanted and total == wanted and available == wanted
+    return settled, f"{updated} of {wanted} replicas updated, {available} available, {total} in all"

@@ -1,0 +1,111 @@
+"""What the operator has to know of a kind of serving target, and nothing more: how its state is read, where its pods'
+annotations are written, how a person wires it.
+
+Pure. Everything else about a rollout is the same for all kinds, and is decided in `steps`. Rights are the chart's
+(`skillupdate.rules`), the kinds that a user may name the CRD's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from skill_contract.spec import SkillUpdateSpec
+from skill_operator.actions import Place
+from skill_operator.api import WEIGHTS_FIELD_PATH
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a target itself says, before its pods are looked at."""
+
+    annotated: Raw
+    """The object that the annotation is written into: most often the target."""
+    place: Place
+    containers: tuple[str, ...]
+    """Of a pod that answers requests."""
+    fetchers: tuple[str, ...]
+    """The init containers that read the annotation, one of each pod template; empty where a template has none."""
+    selector: str
+    """Of its pods, as a query string."""
+    replicas: int
+    """How many pods it is to have."""
+    is_settled: bool
+    """Every pod is of the newest template, available, and nothing is left of an older one."""
+    state: str
+    """How far it is, in words."""
+    unfit: str = ""
+    given_up: str = ""
+    held: str = ""
+    keeps_broken_pods: bool = False
+    answering: tuple[str, str] | None = None
+    """A label and its value, of the pods that requests go to; None: to all."""
+
+
+class Kind(Protocol):
+    """A kind of serving target; one file in this package makes each."""
+
+    name: str
+    """As in `targetRef.kind`."""
+    api_version: str
+    plural: str
+    switch: str
+    """The chart's value below `servingTargets` that gives the operator its rights; empty: it has them always."""
+    site: str
+    """Where it is to be had; empty for a kind of Kubernetes' own."""
+
+    def behind(self, raw: Raw, /) -> str:
+        """Returns the name of the Deployment that holds its pod template; empty where it has that itself."""
+
+    def read(self, raw: Raw, behind: Raw | None, /) -> Standing:
+        """Returns what it says of itself.
+
+        Args:
+            behind: the Deployment that `behind` names; None where there is none.
+        """
+
+    def wiring(self, spec: SkillUpdateSpec) -> str:
+        """Returns what a person has to do so that its pods read the annotation, with the lines to paste."""
+
+
+def fetchers(templates: Iterable[Raw]) -> tuple[str, ...]:
+    """Returns the init container of each pod template that reads the annotation; empty where a template has none."""
+    found = [_fetcher(template) for template in templates]
+    return tuple(found) if all(found) else ()
+
+
+def _fetcher(template: Raw) -> str:
+    for container in template["spec"].get("initContainers") or ():
+        for variable in container.get("env") or ():
+            field = ((variable.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
+            if field == WEIGHTS_FIELD_PATH:
+                return str(container["name"])
+    return ""
+
+
+def containers(template: Raw) -> tuple[str, ...]:
+    """Returns the names of a pod template's containers."""
+    return tuple(container["name"] for container in template["spec"].get("containers") or ())
+
+
+def selector(given: Raw) -> str:
+    """Returns a label selector as a query string (meta/v1 LabelSelector)."""
+    terms = [f"{key}={value}" for key, value in (given.get("matchLabels") or {}).items()]
+    for expression in given.get("matchExpressions") or ():
+        key, values = expression["key"], ",".join(expression.get("values") or ())
+        form = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        terms.append(form[expression["operator"]])
+    return ",".join(terms)
+
+
+def is_seen(raw: Raw) -> bool:
+    """Returns whether an object's controller has seen its newest form."""
+    return bool((raw.get("status") or {}).get("observedGeneration", 0) >= raw["metadata"].get("generation", 1))

@@ -1,0 +1,124 @@
+"""Reads a serving target of whatever kind, and its pods, into the facts that `steps` decide by.
+
+Pure: what the API server said comes in; `sight` asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from typing import Any
+
+from skill_contract.manifest import FetchMessage
+from skill_contract.model import ContractError
+from skill_operator.api import WEIGHTS_ANNOTATION, to_unix
+from skill_operator.observed import ServingPod, Target
+from skill_operator.reading import container_status, is_true, last_end, why_unschedulable
+from skill_operator.targets.deployment import Deployment
+from skill_operator.targets.kind import Kind, Raw, Standing
+from skill_operator.targets.statefulset import StatefulSet
+
+KINDS: tuple[Kind, ...] = (Deployment(), StatefulSet())
+"""The kinds that there are."""
+
+
+def kind_of(name: str) -> Kind:
+    """Returns a kind by its name, which the contract has let through."""
+    return next(kind for kind in KINDS if kind.name == name)
+
+
+def is_going(raw: Raw) -> bool:
+    """Returns whether an object is being deleted."""
+    return bool(raw["metadata"].get("deletionTimestamp"))
+
+
+def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], container: str) -> Target:
+    """Returns the serving target.
+
+    Args:
+        container: name of the engine's container.
+    """
+    return Target(
+        kind=kind.name,
+        name=raw["metadata"]["name"],
+        place=standing.place,
+        weights=_weights(standing),
+        weights_manager=_weights_manager(standing),
+        is_wired=bool(standing.fetchers),
+        containers=standing.containers,
+        replicas=standing.replicas,
+        is_settled=standing.is_settled,
+        state=standing.state,
+        # An evicted pod stays as an object, Failed, beside the one that took its place.
+        pods=tuple(_serving_pod(pod, standing, container) for pod in pods if not _is_over(pod)),
+        unfit=standing.unfit,
+        given_up=standing.given_up,
+        held=standing.held,
+        keeps_broken_pods=standing.keeps_broken_pods,
+    )
+
+
+def _is_over(pod: Raw) -> bool:
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def _weights(standing: Standing) -> str:
+    """Returns the annotation; where templates differ, by somebody's hand, all of them: no version is called so."""
+    found = {_at(standing.annotated, path).get(WEIGHTS_ANNOTATION, "") for path in standing.place.paths}
+    return found.pop() if len(found) == 1 else " and ".join(value or "none" for value in sorted(found))
+
+
+def _weights_manager(standing: Standing) -> str:
+    """Returns who wrote the annotation last (meta/v1 ManagedFieldsEntry)."""
+    managers = []
+    for entry in standing.annotated["metadata"].get("managedFields") or ():
+        fields = entry.get("fieldsV1") or {}
+        owned = [_at(fields, tuple(f"f:{step}" for step in path)) for path in standing.place.paths]
+        if any(f"f:{WEIGHTS_ANNOTATION}" in annotations for annotations in owned):
+            managers.append((entry.get("time", ""), entry.get("manager", "")))
+    return max(managers, default=("", ""))[1]
+
+
+def _at(raw: Raw, path: tuple[str, ...]) -> Any:
+    return reduce(lambda inner, step: inner.get(step) or {}, path, raw)
+
+
+def _serving_pod(raw: Raw, standing: Standing, container: str) -> ServingPod:
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    engine = container_status(status.get("containerStatuses"), container)
+    ended = last_end(engine)
+    return ServingPod(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        ip=status.get("podIP", ""),
+        weights=(metadata.get("annotations") or {}).get(WEIGHTS_ANNOTATION, ""),
+        ready=is_true(status, "Ready"),
+        deleting=is_going(raw),
+        fetch=_fetch_message(status, standing.fetchers),
+        engine_restarts=engine.get("restartCount", 0),
+        engine_out_of_memory=ended.get("reason") == "OOMKilled",
+        engine_last_exit=to_unix(ended.get("finishedAt")),
+        engine_message=f"exit code {ended.get('exitCode')}: {ended.get('message', '')}".rstrip(": ") if ended else "",
+        unschedulable=why_unschedulable(status),
+        answers=_answers(metadata.get("labels") or {}, standing.answering),
+    )
+
+
+def _answers(labels: Raw, answering: tuple[str, str] | None) -> bool:
+    return answering is None or labels.get(answering[0]) == answering[1]
+
+
+def _fetch_message(status: Raw, fetchers: tuple[str, ...]) -> FetchMessage | None:
+    """Returns what the pod's fetch container said last, whichever of the templates' it has."""
+    for name in fetchers:
+        ended = last_end(container_status(status.get("initContainerStatuses"), name))
+        if ended:
+            return _parsed(ended.get("message", ""))
+    return None
+
+
+def _parsed(message: str) -> FetchMessage | None:
+    try:
+        return FetchMessage.parse_json(message)
+    except ContractError:
+        return None

@@ -1,0 +1,69 @@
+"""StatefulSet (apps/v1): pods with names that stay, replaced from the highest number down, one after the other."""
+
+from __future__ import annotations
+
+from skill_contract.spec import SkillUpdateSpec
+from skill_operator.actions import Place
+from skill_operator.manifests import serving
+from skill_operator.targets.deployment import NO_PODS, TEMPLATE_ANNOTATIONS
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, is_seen, selector
+
+
+class StatefulSet:
+    name, api_version, plural = "StatefulSet", "apps/v1", "statefulsets"
+    switch, site = "statefulSet", ""
+
+    def behind(self, _: Raw, /) -> str:
+        return ""
+
+    def read(self, raw: Raw, _: Raw | None, /) -> Standing:
+        template = raw["spec"]["template"]
+        is_settled, state = _rollout_state(raw)
+        return Standing(
+            annotated=raw,
+            place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
+            containers=containers(template),
+            fetchers=fetchers([template]),
+            selector=selector(raw["spec"]["selector"]),
+            replicas=raw["spec"].get("replicas", 1),
+            is_settled=is_settled,
+            state=state,
+            unfit=_unfit(raw["spec"].get("updateStrategy") or {}),
+            keeps_broken_pods=raw["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
+        )
+
+    def wiring(self, spec: SkillUpdateSpec) -> str:
+        assert spec.serving is not None, "asked for a target"
+        return f"add to its pod template:\n{serving.wiring(spec.model.uri, spec.storage, spec.serving)}"
+
+
+def _unfit(strategy: Raw) -> str:
+    """Returns why its pods would not all be replaced (apps/v1 StatefulSetUpdateStrategy)."""
+    if strategy.get("type") == "OnDelete":
+        return "with updateStrategy OnDelete its pods keep what they have until they are deleted: set RollingUpdate"
+    partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
+    if partition:
+        return (
+            f"with updateStrategy.rollingUpdate.partition {partition} its pods below number {partition} keep what they "
+            "have: set 0"
+        )
+    return ""
+
+
+def _rollout_state(raw: Raw) -> tuple[bool, str]:
+    """Returns whether all pods are of the newest revision and available, and how far it is in words.
+
+    Source: `kubectl rollout status` (kubectl, StatefulSetStatusViewer), plus availability.
+    """
+    status = raw.get("status") or {}
+    wanted, total = raw["spec"].get("replicas", 1), status.get("replicas", 0)
+    if not wanted:
+        return is_seen(raw) and not total, NO_PODS
+    if not is_seen(raw):
+        return False, "its newest template has not been seen by the StatefulSet controller yet"
+    # Once all pods are of the newest revision it becomes the current one, and the count of updated pods may stay.
+    is_newest = status.get("currentRevision") == status.get("updateRevision")
+    updated = wanted if is_newest else status.get("updatedReplicas", 0)
+    available = status.get("availableReplicas", 0)
+    settled = is_newest and total == wanted and available == wanted
+    return settled, f"{updated} of {wanted} replicas updated, {available} available, {total} in all"
