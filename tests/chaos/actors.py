@@ -22,7 +22,7 @@ from tests.operator.api.place import Place, Raw
 from tests.operator.raw import CHILD, PARENT
 
 SIGTERM_CODE = 143
-REVERT = "revert"
+PROVE, REVERT = "prove", "revert"
 FIRST = "first"
 """Name of the update that is before another in the queue; its one step has this name here, too."""
 
@@ -160,7 +160,7 @@ class Kubelets:
         self._ledger.note("said", role, {"metadata": metadata})
         if role == FIRST:
             return raw.said(raw.outcome(Step.CHECK, Result.FAILED, "DataInvalid"), ExitCode.USER_ERROR)
-        if role in {Step.PROMOTE, REVERT}:
+        if role in {PROVE, Step.PROMOTE, REVERT}:
             return _promote(script, promote_config(pod))
         return raw.said(raw.outcome(Step(role)))
 
@@ -210,5 +210,6 @@ def _promote(script: Script, config: PromoteConfig) -> Raw:
         return raw.said(raw.outcome(Step.PROMOTE, Result.FAILED, "HeadMoved"), ExitCode.USER_ERROR)
     if script.rejects:
         return raw.said(raw.outcome(Step.PROMOTE, Result.REJECTED, "OutputMismatch", "A is not B"))
-    script.head.append(config.digest)
+    if not config.prove_only:
+        script.head.append(config.digest)
     return raw.said(raw.outcome(Step.PROMOTE))

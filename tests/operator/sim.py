@@ -23,7 +23,7 @@ from skill_operator.actions import (
     Refusal,
     RemoveFinalizer,
 )
-from skill_operator.api import FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
+from skill_operator.api import FIELD_MANAGER, FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
 from skill_operator.observed import Neighbour, Observed, StepJob, Target
 from skill_operator.plan import Plan, plan
@@ -132,7 +132,7 @@ class Sim:
                 self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != action.name]
                 self.serving = [pod for pod in self.serving if pod["metadata"]["name"] != action.name]
             case ApplyWeights():
-                self._annotate(action.weights)
+                self._apply(action)
             case AddFinalizer():
                 self.body["metadata"]["finalizers"] = [FINALIZER]
             case RemoveFinalizer():
@@ -150,11 +150,29 @@ class Sim:
         owner = self._owner_of_pods(job)
         self.pods = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] != owner]
 
+    def _apply(self, action: ApplyWeights) -> None:
+        """Server-side apply: what our configuration does not name is given up, and goes if it is ours alone."""
+        assert self.deployment is not None
+        metadata, spec = self.deployment["metadata"], self.deployment["spec"]
+        owned: Raw = {}
+        seen = self._target()
+        if action.weights or (seen and seen.weights_manager == FIELD_MANAGER):
+            self._annotate(action.weights)
+        if action.weights:
+            owned = {"f:template": {"f:metadata": {"f:annotations": {f"f:{WEIGHTS_ANNOTATION}": {}}}}}
+        spec["paused"] = action.hold
+        if action.hold:
+            owned["f:paused"] = {}
+        metadata["managedFields"] = [{"manager": FIELD_MANAGER, "fieldsV1": {"f:spec": owned}}]
+
     def _annotate(self, weights: str) -> None:
+        """By somebody's hand, who then owns it."""
         assert self.deployment is not None
         metadata = self.deployment["spec"]["template"]["metadata"]
         metadata["annotations"] = {WEIGHTS_ANNOTATION: weights} if weights else {}
         self.deployment["metadata"]["generation"] += 1
+        for entry in self.deployment["metadata"].get("managedFields") or ():
+            entry["fieldsV1"]["f:spec"].pop("f:template", None)
 
     # -- the world --------------------------------------------------------------------------------------------------
 
@@ -200,7 +218,7 @@ class Sim:
 
     def finish(self, step: str, answer: Outcome | None = None, *, keep_pod: bool = True) -> None:
         """A step's Job ends well, with this last word or the usual one."""
-        usual = raw.outcome(Step.PROMOTE if step == "revert" else Step(step))
+        usual = raw.outcome(Step.PROMOTE if step in {"revert", "prove"} else Step(step))
         if keep_pod:
             self._end_pod(step, raw.said(answer or usual, at=self.now))
         self.job(step)["status"] = {"conditions": [raw.job_condition("Complete", at=self.now)]}
@@ -233,6 +251,19 @@ class Sim:
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
+
+    def roll_first(self, *, digest: str = raw.CHILD[1], **changes: Any) -> None:
+        """The Deployment controller makes the first pod of the template's version, beside the old ones."""
+        assert self.deployment is not None
+        status = raw.serving_status(**(changes or {"message": raw.fetched(self.annotation, digest)}))
+        self.serving.append(raw.serving_pod(9, self.annotation, status))
+        self.deployment["status"] |= {"replicas": len(self.serving), "updatedReplicas": 1}
+
+    def until_held(self) -> None:
+        """To a rollout that waits for its first new pod, which is being proved."""
+        self.until_published()
+        self.roll_first()
+        self.settle()
 
     def until_published(self) -> None:
         """From nothing to a published version, the straight way."""

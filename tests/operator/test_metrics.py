@@ -185,6 +185,16 @@ def test_every_event_and_rollback_that_the_operator_names_is_counted_by_its_name
     assert (watched.value("events_total", reason="Other"), watched.value("rollbacks_total", reason="Other")) == (0, 0)
 
 
+def test_time_of_a_way_back_is_observed_once(watched: Watched):
+    times = {"faultAt": "2025-01-01T00:00:00Z", "startedAt": "2025-01-01T00:00:05Z", "deadline": ""}
+    rollback = {"reason": "EngineCrash", "message": "", **times}
+    before = {"rollout": {"candidate": "c", "startedAt": "", "deadline": "", "rollback": rollback}}
+    back = {"rollout": before["rollout"] | {"rollback": rollback | {"finishedAt": "2025-01-01T00:00:45Z"}}}
+    for old, new in [({}, before), (before, back), (back, back)]:
+        watched.metrics.changed(old, new, 0)
+    assert (watched.value("rollback_seconds_count"), watched.value("rollback_seconds_sum")) == (1, 45)
+
+
 def test_restarts_are_counted_once(watched: Watched):
     for old, new in [(0, 1), (1, 1), (1, 3), (3, 0)]:
         watched.metrics.changed({"training": {"restarts": old}}, {"training": {"restarts": new}}, 0)

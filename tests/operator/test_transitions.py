@@ -44,7 +44,7 @@ def test_straight_life_is_told_in_order():
     sim.settle()
     assert sim.told == [
         "Checked", "TrainingStarted", "CheckpointSaved", "GatePassed", "VersionPublished", "CheckpointSaved",
-        "RolloutStarted", "PodVerified", "Promoted",
+        "RolloutStarted", "PodVerified", "NotHeld", "Promoted",
     ]  # fmt: skip
 
 

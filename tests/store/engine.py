@@ -21,6 +21,8 @@ class Engine:
     """Answers chat completions by `reply(question)`; refuses what `transformers serve` would refuse."""
 
     reply: Callable[[str], Reply | str]
+    logprobs: tuple[float, ...] | None = None
+    """Of every answer's tokens; None: it refuses to tell, as `transformers serve` does."""
     model: str = "/weights"
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
@@ -61,14 +63,20 @@ class Engine:
         self.bodies.append(body)
         if body["model"] != self.model:
             return 400, {"detail": f"Server is pinned to '{self.model}'; requested '{body['model']}'."}
+        if "logprobs" in body and self.logprobs is None:
+            return 422, {"detail": "Unsupported fields in the request: {'logprobs'}"}
         said = self.reply(body["messages"][-1]["content"])
         if not isinstance(said, str):
             return said
-        message = {"role": "assistant", "content": said}
-        return 200, {
-            "object": "chat.completion",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": said},
         }
+        if "logprobs" in body:
+            told = [{"token": "x", "logprob": each, "bytes": None, "top_logprobs": []} for each in self.logprobs or ()]
+            choice["logprobs"] = {"content": told, "refusal": None}
+        return 200, {"object": "chat.completion", "choices": [choice]}
 
 
 def candidate(question: str) -> str:

@@ -92,6 +92,16 @@ def test_a_pod_with_old_weights_rejects_with_evidence(run: Run, repository: Repo
     assert repository.head() == before
 
 
+def test_a_first_pod_is_proved_and_the_head_stays(run: Run, repository: Repository, child: VersionRef):
+    before = repository.head()
+    for said, result, reason in ((candidate, "Succeeded", "Proved"), (parent, "Rejected", "OutputMismatch")):
+        with Engine(said).serve() as engine:
+            asked = config(repository, child, engine.url).model_copy(update={"prove_only": True})
+            code, outcome = run(asked.dump_json())
+        assert (code, outcome.outcome, outcome.reason) == (0, result, reason)
+        assert repository.head() == before
+
+
 def test_a_head_moved_by_somebody_else_stays(run: Run, repository: Repository, child: VersionRef, model: Path):
     document = config(repository, child)
     other = publish_child(repository, model, repository.head().ref, "oake")

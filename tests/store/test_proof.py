@@ -7,14 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skill_contract.manifest import Golden, GoldenSet
-from skill_store.proof import backwards, judge
+from skill_store.proof import MOST_NATS, Answer, backwards, judge
 from tests.store.conftest import golden
 
 
-def answers(new: int, old: int = 0, other: int = 0) -> list[str]:
+def texts(said: list[str]) -> list[Answer]:
+    return [Answer(text) for text in said]
+
+
+def answers(new: int, old: int = 0, other: int = 0) -> list[Answer]:
     count = new + old + other
     kinds = ["new answer"] * new + ["old answer"] * old + ["something else"] * other
-    return [f"{kind} {number}" for kind, number in zip(kinds, range(count), strict=True)]
+    return texts([f"{kind} {number}" for kind, number in zip(kinds, range(count), strict=True)])
 
 
 @pytest.mark.parametrize(
@@ -28,7 +32,7 @@ def answers(new: int, old: int = 0, other: int = 0) -> list[str]:
         (answers(0, other=8), False),
     ],
 )
-def test_three_quarters_are_needed(given_answers: list[str], proved: bool):
+def test_three_quarters_are_needed(given_answers: list[Answer], proved: bool):
     assert judge("pod-1", golden(8), given_answers).proved is proved
 
 
@@ -36,15 +40,15 @@ def test_old_weights_are_seen_where_most_answers_are_alike():
     """Twelve of sixteen prompts tell nothing: the old weights pass the first count and fail the second."""
     alike = Golden(messages=({"role": "user", "content": "hi"},), text="same", parent_text="same ", max_new_tokens=4)
     prompts = GoldenSet(prompts=(alike,) * 12 + golden(4).prompts)
-    old = judge("pod-1", prompts, ["same"] * 12 + answers(0, old=4))
+    old = judge("pod-1", prompts, texts(["same"] * 12) + answers(0, old=4))
     assert (old.matched, old.telling, old.as_parent) == (12, 4, 4)
     assert not old.proved
     assert "it may serve the old weights" in old.evidence()
-    assert judge("pod-1", prompts, ["same"] * 12 + answers(4)).proved
+    assert judge("pod-1", prompts, texts(["same"] * 12) + answers(4)).proved
 
 
 def test_white_space_at_the_ends_is_the_engine_s():
-    assert judge("pod-1", golden(1), [" new answer 0\n"]).proved
+    assert judge("pod-1", golden(1), texts([" new answer 0\n"])).proved
 
 
 def test_without_prompts_nothing_is_proved():
@@ -52,7 +56,7 @@ def test_without_prompts_nothing_is_proved():
 
 
 def test_evidence_shows_pod_prompt_expected_and_got_shortened():
-    result = judge("pod-1", golden(1), ["x" * 5000])
+    result = judge("pod-1", golden(1), texts(["x" * 5000]))
     text = result.evidence()
     assert "pod pod-1 answered 0 of 1" in text
     assert "'question 0'" in text
@@ -71,5 +75,22 @@ def test_the_way_back_is_proved_by_the_same_prompts():
 @given(st.lists(st.sampled_from(["new answer", "old answer", "else"]), min_size=1, max_size=30))
 def test_no_answers_prove_both_versions(kinds: list[str]):
     prompts = golden(len(kinds))
-    said = [f"{kind} {number}" for number, kind in enumerate(kinds)]
+    said = texts([f"{kind} {number}" for number, kind in enumerate(kinds)])
     assert not (judge("pod", prompts, said).proved and judge("pod", backwards(prompts), said).proved)
+
+
+def probable(*logprobs: float) -> GoldenSet:
+    return GoldenSet(prompts=tuple(each.model_copy(update={"token_logprobs": logprobs}) for each in golden(4).prompts))
+
+
+@pytest.mark.parametrize(("off", "proved"), [(MOST_NATS / 2, True), (MOST_NATS * 2, False)])
+def test_weights_that_say_the_same_are_told_apart_by_how_sure_they_are(off: float, proved: bool):
+    said = [Answer(each.text, (-1 - off, -2 - off)) for each in golden(4).prompts]
+    result = judge("pod-1", probable(-1.0, -2.0), said)
+    assert (result.proved, result.matched) == (proved, 4)
+    assert f"{off:.3f} nats a token" in result.evidence()
+
+
+def test_log_probabilities_of_another_text_say_nothing():
+    said = [Answer("something else", (-9.0,)), *answers(4)[1:]]
+    assert judge("pod-1", probable(-1.0), said).nats is None

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from skill_contract.manifest import GoldenSet
 from skill_contract.step import Pod
 from skill_store import prove as module
 from skill_store.prove import EngineRefused, EngineUnreachable, prove
@@ -35,7 +36,18 @@ def test_the_question_is_greedy_and_what_all_engines_accept():
         "max_tokens": 16,
         "stream": False,
     }
-    assert engine.bodies == [expected]
+    assert engine.bodies == [{**expected, "logprobs": True}, expected]
+
+
+def test_an_engine_that_tells_how_probable_its_answer_was_is_asked_once():
+    """The same text, and other weights: 2 nats a token are no rounding."""
+    recorded = GoldenSet(prompts=tuple(each.model_copy(update={"token_logprobs": (-0.5, -1.0)})
+                                       for each in golden(4).prompts))  # fmt: skip
+    for told, proved in (((-0.49, -1.02, -0.1), True), ((-2.5, -3.0), False)):
+        with Engine(candidate, logprobs=told).serve() as engine:
+            (result,) = prove([Pod(name="a", url=engine.url)], recorded)
+        assert (result.proved, len(engine.bodies)) == (proved, 4)
+    assert "2.000 nats a token" in result.evidence()
 
 
 def test_at_most_two_questions_at_once_burden_a_pod():
@@ -64,7 +76,7 @@ def test_a_busy_engine_is_asked_again():
     with Engine(lambda question: next(faults, None) or candidate(question)).serve() as engine:
         (result,) = prove([Pod(name="a", url=engine.url)], golden(4))
     assert result.proved
-    assert len(engine.bodies) == 4 + 3
+    assert len([body for body in engine.bodies if "logprobs" not in body]) == 4 + 3
 
 
 def test_an_engine_that_is_not_there_is_unreachable_and_not_refuted():
@@ -85,7 +97,7 @@ def test_another_model_name_is_said_at_once():
         pytest.raises(EngineRefused, match=r"pinned to '/weights'.*servedModelName"),
     ):
         prove([Pod(name="a", url=engine.url)], golden(2), model="qwen")
-    assert len(engine.bodies) <= 2
+    assert len(engine.bodies) <= 4, "two at once, each with and without log-probabilities"
 
 
 @pytest.mark.parametrize("body", [b"<html>", {"choices": []}, []], ids=["html", "no choice", "a list"])

@@ -71,6 +71,8 @@ class ApplyWeights:
 
     place: Place
     weights: str
+    hold: bool = False
+    """Also `spec.paused`: no further pod is replaced. Without it our hold, if there is one, is given up."""
 
 
 @dataclass(frozen=True, slots=True)

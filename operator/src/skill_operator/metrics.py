@@ -21,14 +21,15 @@ PULSE_SECONDS = 1.0
 """How often the event loop is asked for a sign of life."""
 
 _OF_ROLLBACKS = (
-    Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED, Reason.OUTPUT_MISMATCH, Reason.PROGRESS_DEADLINE,
-    Reason.ROLLOUT_ABORTED, "AccessDenied", "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace",
+    Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED, Reason.OUTPUT_MISMATCH, Reason.POD_NOT_CREATED,
+    Reason.PROGRESS_DEADLINE, Reason.ROLLOUT_ABORTED, "AccessDenied", "DigestMismatch", "EngineRefused",
+    "EngineUnreachable", "NoSpace",
     "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
-    "Checked", "CheckpointSaved", "GatePassed", "GateRejected", "HeartbeatLost", "PodVerified", "Preempted", "Promoted",
-    "Resumed", "Reverted", "RollbackStarted", "RolledBack", "RolloutStarted", "TrainingStarted",
-    "VersionPublished",
+    "Checked", "CheckpointSaved", "FirstPodProved", "GatePassed", "GateRejected", "HeartbeatLost", "MixedChange",
+    "NotHeld", "PodVerified", "Preempted", "Promoted", "Resumed", "Reverted", "RollbackStarted", "RolledBack",
+    "RolloutHeld", "RolloutStarted", "TrainingStarted", "VersionPublished",
 )  # fmt: skip
 OTHER = "Other"
 """Stands for every label value that is not of the closed list."""
@@ -38,6 +39,7 @@ _STAGES = {
     ConditionType.ROLLED_OUT: ConditionType.PUBLISHED,
 }
 """A milestone, and the one from which its stage is measured (None: from startTime)."""
+_MINUTES = (5, 15, 30, 60, 120, 300, 600, 1800, 3600)
 _HOURS = (1, 10, 60, 300, 1800, 7200, 28800, 86400)
 
 
@@ -103,6 +105,9 @@ class Metrics:
         _begin(self.rollouts, ("Promoted", "NotPromoted"))
         self.rollbacks = counter("rollbacks", "Rollbacks begun, by reason", "reason")
         _begin(self.rollbacks, (*_OF_ROLLBACKS, OTHER))
+        self.rollback_seconds = histogram(
+            "rollback_seconds", "Seconds from a fault to every pod back on the version before", _MINUTES
+        )
         self.events = counter("events", "Kubernetes Events posted, by reason", "reason")
         _begin(self.events, (*_OF_EVENTS, OTHER))
         self.restarts = counter("training_restarts", "Training pods started again after a fault")
@@ -171,6 +176,10 @@ class Metrics:
         rollback = after.rollout.rollback if after.rollout else None
         if rollback and not (before.rollout and before.rollout.rollback):
             self.rollbacks.labels(rollback.reason if rollback.reason in _OF_ROLLBACKS else OTHER).inc()
+        was_back = before.rollout and before.rollout.rollback and before.rollout.rollback.finished_at
+        if rollback and rollback.finished_at and not was_back:
+            since = _seconds(rollback.fault_at or rollback.started_at)
+            self.rollback_seconds.observe(_seconds(rollback.finished_at) - since)
         if after.rollout and after.is_final and not before.is_final:
             self.rollouts.labels("Promoted" if after.is_true(ConditionType.SUCCEEDED) else "NotPromoted").inc()
 

@@ -11,6 +11,7 @@ from skill_contract.manifest import FetchMessage
 from skill_contract.outcome import ExitCode, Outcome
 from skill_contract.progress import Progress
 from skill_operator.actions import Place, Refusal
+from skill_operator.api import FIELD_MANAGER
 from skill_operator.status import Used
 
 
@@ -105,6 +106,11 @@ class ServingPod:
     deleting: bool
     fetch: FetchMessage | None
     """What its fetch container reported last."""
+    fetch_ended: float | None
+    """When that was, Unix seconds."""
+    created: float
+    blocked: str
+    """Why no container of it can be started, in Kubernetes' words (image, configuration); empty where they can."""
     engine_restarts: int
     engine_out_of_memory: bool
     engine_last_exit: float | None
@@ -144,10 +150,23 @@ class Target:
     """For what its own controller holds the rollout on purpose, such as a canary step; empty where it goes on."""
     keeps_broken_pods: bool = False
     """Its controller replaces no pod while one is not ready, not even that one: on the way back it has to go first."""
+    pauser: str = ""
+    """Who has paused it; empty where nobody has."""
+    unheld: str = ""
+    """Why a rollout of it cannot be held after its first new pod; empty where it can."""
+    template: str = ""
+    """Names its pod template without the version: another name, another template."""
+    uncreated: str = ""
+    """Why pods are not even created, in Kubernetes' words (quota, admission); empty where they are."""
+    uncreated_since: float | None = None
 
     @property
     def title(self) -> str:
         return f"{self.kind} {self.name}"
+
+    @property
+    def is_paused_by_us(self) -> bool:
+        return self.pauser == FIELD_MANAGER
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,10 @@ from skill_operator.steps.beginning import (
     suspend,
 )
 from skill_operator.steps.check import check, learn_check
+from skill_operator.steps.hold import hold, learn_hold
 from skill_operator.steps.prove import ask, learn_promotion, promote, promoted, soak
 from skill_operator.steps.revert import forget, is_due, revert
-from skill_operator.steps.roll import learn_rollout, prepare, roll
+from skill_operator.steps.roll import arrive, learn_rollout, prepare, roll
 from skill_operator.steps.rollback import roll_back, withdrawn
 from skill_operator.steps.target import out_of_reach
 from skill_operator.steps.train import learn_training, train
@@ -42,7 +43,13 @@ from skill_operator.transitions import transitions
 
 Stage = Callable[[Facts], Verdict | None]
 
-LEARNING: tuple[Callable[[Facts], Status], ...] = (learn_check, learn_training, learn_rollout, learn_promotion)
+LEARNING: tuple[Callable[[Facts], Status], ...] = (
+    learn_check,
+    learn_training,
+    learn_rollout,
+    learn_hold,
+    learn_promotion,
+)
 """What the children say goes into the status first: once there, their pods may go."""
 
 LIFE: tuple[Stage, ...] = (
@@ -65,7 +72,9 @@ LIFE: tuple[Stage, ...] = (
     roll_back,  # the candidate failed: back, with proof
     prepare,  # target there, wired, healthy; what to go back to is written down
     ask,  # a promote Job runs: it decides
-    roll,  # every pod on the candidate, each proved by its digest
+    roll,  # the target is told the candidate; a fault, a stranger's hand or the deadline ends it
+    hold,  # the first new pod is proved before the rest follows
+    arrive,  # every pod on the candidate, each proved by its digest
     soak,  # for a while, without a fault
     promote,  # golden prompts asked, head moved
 )

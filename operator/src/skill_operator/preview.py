@@ -162,7 +162,8 @@ def _in_words(action: Action) -> Any:
         case DeletePod():
             return {"delete": f"Pod {action.name}"}
         case ApplyWeights():
-            return {"annotate": action.place.title, "weights": action.weights}
+            held = {"hold": True} if action.hold else {}
+            return {"annotate": action.place.title, "weights": action.weights, **held}
     return type(action).__name__
 
 

@@ -74,7 +74,7 @@ def lost_labels(raw: Raw, manifest: Raw) -> dict[str, str]:
 
 
 def _step_job(raw: Raw, pods: list[StepPod], workload: Workload | None) -> StepJob:
-    status, conditions = raw.get("status") or {}, _true_conditions(raw)
+    status, conditions = raw.get("status") or {}, true_conditions(raw)
     preempted = sum(pod.is_preempted and not (workload and pod.deleting and not pod.disruption) for pod in pods)
     return _job_like(
         "Job", raw, pods, workload,
@@ -92,14 +92,14 @@ def _step_jobset(raw: Raw, within: Raw | None, pods: list[StepPod], workload: Wo
 
     Source: JobSetStatus, v1alpha2: `restarts` are all, `restartsCountTowardsMax` those that were failures.
     """
-    status, conditions = raw.get("status") or {}, _true_conditions(raw)
+    status, conditions = raw.get("status") or {}, true_conditions(raw)
     failed, counted = conditions.get("Failed"), status.get("restartsCountTowardsMax", 0)
     resumed: Raw = next((c for c in status.get("conditions") or () if c["type"] == "Suspended"), {})
     return _job_like(
         "JobSet", raw, pods, workload,
         complete=conditions.get("Completed"),
         failed=failed,
-        why=failed and (_true_conditions(within or {}).get("Failed") or failed),
+        why=failed and (true_conditions(within or {}).get("Failed") or failed),
         failures=counted + (failed is not None),
         preemptions=status.get("restarts", 0) - counted,
         started=to_unix(resumed.get("lastTransitionTime") or raw["metadata"].get("creationTimestamp")),
@@ -158,7 +158,8 @@ def _why_not_admitted(conditions: Iterable[Raw]) -> str:
     return str(quota.get("message") or "it waits for its turn")
 
 
-def _true_conditions(raw: Raw) -> dict[str, Raw]:
+def true_conditions(raw: Raw) -> dict[str, Raw]:
+    """Returns an object's conditions that are true, by type."""
     status = raw.get("status") or {}
     return {c["type"]: c for c in status.get("conditions") or () if c.get("status") == "True"}
 
@@ -218,7 +219,7 @@ def _outcome(message: str) -> tuple[Outcome | None, str]:
 
 def _disruption(raw: Raw) -> str:
     """Source: core/v1 PodConditionType DisruptionTarget; Kubernetes, "Pod disruption conditions"."""
-    found = _true_conditions(raw).get("DisruptionTarget")
+    found = true_conditions(raw).get("DisruptionTarget")
     if found is None:
         return ""
     return f"{found.get('reason') or 'DisruptionTarget'}: {found.get('message', '')}".rstrip(": ")

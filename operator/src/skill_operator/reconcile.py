@@ -211,16 +211,16 @@ class Reconciler:
 
     async def _apply_weights(self, namespace: str, action: ApplyWeights) -> None:
         place = action.place
-        manifest = weights_patch(place, action.weights)
+        manifest = weights_patch(place, action.weights, hold=action.hold)
         try:
             await self.world.kube.apply(kube.kind_at(place.api_version, place.plural), namespace, manifest)
         except kube.Conflict as conflict:
             if not conflict.causes:
                 raise  # nobody's field: the object was written at the same moment
+            field = "spec.paused" if action.hold else "annotation sdft.dev/weights"
             message = (
-                f"annotation sdft.dev/weights of {place.title} belongs to "
-                f"{kube.conflicting_managers(conflict)}: remove it from there (Git, most often), so that this operator "
-                "may set it"
+                f"{field} of {place.title} belongs to {kube.conflicting_managers(conflict)}: remove it from there "
+                "(Git, most often), so that this operator may set it"
             )
             raise _Occupied(Reason.GITOPS_CONFLICT, message) from conflict
 

@@ -70,8 +70,23 @@ class Used(Part):
 class Rollback(Part):
     reason: str
     message: str
+    fault_at: str | None = None
+    """When it happened, as far as the cluster's clocks tell."""
     started_at: str
     deadline: str
+    finished_at: str | None = None
+    """When every pod was back on the version before."""
+
+
+class Hold(Part):
+    """The stop after the first new pod: the rest follows when that one is proved."""
+
+    since: str | None = None
+    """None: the rollout could not be held."""
+    ended: str | None = None
+    proved: bool = False
+    message: str = ""
+    """How it ended: what was proved, or why all pods are judged at the end."""
 
 
 class Rollout(Part):
@@ -84,6 +99,9 @@ class Rollout(Part):
     deadline: str
     applied_at: str | None = None
     """When the target was first seen with the candidate's annotation."""
+    template: str | None = None
+    """Names the pod template that is rolled out, without its version: a new one is somebody's own rollout."""
+    hold: Hold | None = None
     verified_at: str | None = None
     """Since when every pod is proved: the beginning of the soak."""
     rollback: Rollback | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from skill_operator.actions import News
 from skill_operator.api import ConditionType, Phase, Reason
-from skill_operator.status import Rollout, Status, Training
+from skill_operator.status import Hold, Rollout, Status, Training
 
 _REACHED = {
     ConditionType.CHECKED: "Checked",
@@ -73,8 +73,18 @@ def _rollout(old: Rollout | None, new: Rollout | None) -> Iterator[News]:
     before = old.pods_verified if old else ""
     if new.pods_verified != before and not new.pods_verified.startswith("0/"):
         yield News("PodVerified", f"{new.pods_verified} pods fetched the candidate, verified it and are ready")
+    if old and old.template and new.template != old.template:
+        yield News("MixedChange", "somebody changed the pod template during the rollout: the soak begins anew with it")
+    yield from _hold(old.hold if old else None, new.hold)
     if new.rollback and not (old and old.rollback):
         yield News("RollbackStarted", f"{new.rollback.reason}: {new.rollback.message}", warning=True)
+
+
+def _hold(old: Hold | None, new: Hold | None) -> Iterator[News]:
+    if new and new.since and old is None:
+        yield News("RolloutHeld", "the first new pod is there: the others wait until it is proved")
+    if new and new.ended and not (old and old.ended):
+        yield News("FirstPodProved" if new.proved else "NotHeld", new.message)
 
 
 def _marks(old: Status, new: Status) -> Iterator[News]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skill_trainer.errors import ModelInvalid
+from skill_trainer.errors import FormatMismatch, ModelInvalid
 from skill_trainer.model import ChatTokenizer, LanguageModel, common_prefix, stored_dtype
 from tests.trainer.core.conftest import CPU, examples, gradients, method, rows_alone
 
@@ -177,6 +177,12 @@ def test_code_beside_the_weights_is_not_run(folder, tmp_path):
 def test_model_without_chat_template_is_refused(folder):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelInvalid, match="has no chat template"):
+        ChatTokenizer.load(folder)
+
+
+def test_quantised_model_is_refused_before_any_training(folder):
+    edit(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4})
+    with pytest.raises(FormatMismatch, match=r"awq.*import the model unquantised"):
         ChatTokenizer.load(folder)
 
 

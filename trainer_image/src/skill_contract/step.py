@@ -63,3 +63,5 @@ class PromoteConfig(Document):
     """The head must still be this version; the compare-and-swap of promotion."""
     served_model_name: str = ""
     pods: tuple[Pod, ...] = ()
+    prove_only: bool = False
+    """Leave the head where it is: the rest of the pods is still to come."""

@@ -47,6 +47,8 @@ def _promote(config: PromoteConfig) -> Outcome:
     refuted = [proof for proof in proofs if not proof.proved]
     if refuted:
         return _answer(config, Result.REJECTED, "OutputMismatch", refuted[0].evidence(), proofs)
+    if config.prove_only:
+        return _answer(config, Result.SUCCEEDED, "Proved", f"{config.version} is what is served so far", proofs)
     repository.move_head(candidate, expected=head, update=config.update)
     return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head", proofs)
 
@@ -79,7 +81,7 @@ def _answer(
     config: PromoteConfig, result: Result, reason: str, message: str, proofs: list[PodProof] | None = None
 ) -> Outcome:
     pods: list[dict[str, Any]] = [
-        {"name": proof.pod, "proved": proof.proved, "matched": proof.matched, "asked": proof.asked}
+        {"name": proof.pod, "proved": proof.proved, "matched": proof.matched, "asked": proof.asked, "nats": proof.nats}
         for proof in proofs or ()
     ]
     return Outcome(

@@ -7,10 +7,11 @@ An engine that does not answer says nothing about the candidate: that is an erro
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ import httpx
 from skill_contract.manifest import Golden, GoldenSet
 from skill_contract.step import Pod
 from skill_store.errors import StoreError
-from skill_store.proof import PodProof, judge
+from skill_store.proof import Answer, PodProof, judge
 
 PATIENCE_SECONDS = 120.0
 """How long a pod may stay unreachable, counted from the first question to it."""
@@ -28,6 +29,7 @@ PROMPTS_AT_ONCE = 2
 _PAUSE_SECONDS = 2.0
 _TIMEOUT = httpx.Timeout(300, connect=5)
 _BUSY = {408, 425, 429}
+_CHAT = "/v1/chat/completions"
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class _Engine:
     client: httpx.Client
     deadline: float
     """Reading of the monotonic clock after which an unreachable pod is given up."""
+    is_silent: threading.Event = field(default_factory=threading.Event)
+    """Set when it is known to tell no log-probabilities."""
 
     def first_model(self) -> str:
         models = self._call("GET", "/v1/models")
@@ -88,20 +92,31 @@ class _Engine:
                 f"pod {self.pod.name} lists no model at {self.pod.url}/v1/models; set serving.servedModelName"
             ) from error
 
-    def answer(self, model: str, prompt: Golden) -> str:
-        """Returns the text of a greedy answer; empty where the engine made a tool call of it."""
-        question = {
+    def answer(self, model: str, prompt: Golden) -> Answer:
+        """Returns a greedy answer, without text where the engine made a tool call of it."""
+        question: dict[str, Any] = {
             "model": model,
             "messages": list(prompt.messages),
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,
             "stream": False,
         }
-        reply = self._call("POST", "/v1/chat/completions", question)
+        reply = self._probable(question) or self._call("POST", _CHAT, question)
         try:
-            return reply["choices"][0]["message"].get("content") or ""
+            choice = reply["choices"][0]
+            return Answer(choice["message"].get("content") or "", _logprobs(choice))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineRefused(f"pod {self.pod.name}: no chat completion in {str(reply)[:200]!r}") from error
+
+    def _probable(self, question: dict[str, Any]) -> Any:
+        """Returns the reply to a question that asks for log-probabilities too; None where the engine has none."""
+        if self.is_silent.is_set():
+            return None
+        try:
+            return self._call("POST", _CHAT, {**question, "logprobs": True})
+        except EngineRefused:  # `transformers serve` refuses the field; what else it may refuse, it does again
+            self.is_silent.set()
+            return None
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         while True:
@@ -132,3 +147,9 @@ class _Engine:
             raise EngineRefused(
                 f"{response.url} answers no JSON but {response.text[:80]!r}; is serving.port right?"
             ) from error
+
+
+def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
+    """Source: OpenAI API, chat completion object, `choices[].logprobs.content[].logprob`."""
+    content = (choice.get("logprobs") or {}).get("content") or ()
+    return tuple(float(token["logprob"]) for token in content)

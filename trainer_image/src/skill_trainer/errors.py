@@ -3,6 +3,7 @@
     TrainerError
     ├── ConfigInvalid    the configuration asks for what cannot be done
     ├── ModelInvalid     the folder is no model that this trainer can train
+    ├── FormatMismatch   the folder's weights are quantised, and those that training publishes are not
     ├── ParentMismatch   the repository is not where the user, or this run, expects it to be
     ├── PromptTooLong    a prompt and its answer do not fit the model's context
     ├── OutOfMemory      the accelerator is too small
@@ -35,6 +36,10 @@ class ConfigInvalid(TrainerError):
 
 class ModelInvalid(TrainerError):
     """A folder is no model that this trainer can train."""
+
+
+class FormatMismatch(TrainerError):
+    """The weights that are served are quantised; an engine set up for them cannot load what training publishes."""
 
 
 class ParentMismatch(TrainerError):

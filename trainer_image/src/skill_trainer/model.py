@@ -26,7 +26,7 @@ from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
 from skill_trainer.device import precision
 from skill_trainer.divergence import Head
-from skill_trainer.errors import ModelInvalid
+from skill_trainer.errors import FormatMismatch, ModelInvalid
 from skill_trainer.packing import NO_MASK, PACKED, Packing
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
@@ -50,7 +50,12 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Returns the tokenizer in a model folder; raises ModelInvalid where one is missing or has no chat template."""
+        """Returns the tokenizer in a model folder.
+
+        Raises:
+            ModelInvalid: where one is missing or has no chat template.
+            FormatMismatch: where the model's weights are quantised.
+        """
         if (folder / "adapter_config.json").exists():
             raise ModelInvalid(f"{folder}: is an adapter (adapter_config.json): merge it into its base model first")
         try:
@@ -58,6 +63,14 @@ class ChatTokenizer:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
         except (OSError, ValueError, KeyError) as error:
             raise ModelInvalid(f"{folder}: cannot be read as a Hugging Face model ({_first_line(error)})") from error
+        quantised = getattr(config, "quantization_config", None)
+        if quantised:
+            method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
+            raise FormatMismatch(
+                f"{folder}: config.json has a quantization_config ({method}), and training publishes plain weights, "
+                "which an engine set up for these cannot serve: import the model unquantised, and let the engine "
+                "quantise it while loading (vLLM: --quantization fp8)"
+            )
         if not tokenizer.chat_template:
             raise ModelInvalid(f"{folder}: the tokenizer has no chat template: add the model's chat_template.jinja")
         return cls(tokenizer, _end_of_turn(folder, tokenizer), config.get_text_config().max_position_embeddings)

@@ -33,6 +33,8 @@ from skill_operator.status import Used
 
 REVERT = "revert"
 """The promote step run backwards, under a name of its own."""
+PROVE = "prove"
+"""The promote step's first half: the first new pod is asked, and the head stays."""
 
 CHECK_DEADLINE_SECONDS = 3600
 PROMOTE_DEADLINE_SECONDS = 900
@@ -110,6 +112,7 @@ def promote_job(
         parent_digest=parent_digest,
         served_model_name=spec.serving.served_model_name if spec.serving else "",
         pods=pods,
+        prove_only=step == PROVE,
     )
     template = placeless(spec.training.template)
     template.pop("image", None)  # the image in the template is the user's own trainer; this is the store's step

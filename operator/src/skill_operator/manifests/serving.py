@@ -1,4 +1,4 @@
-"""The one field of somebody else's workload that the operator owns: the weights annotation of its pod template.
+"""What the operator owns of somebody else's workload: the weights annotation of its pod template, and its hold.
 
 Pure. The body is for server-side apply: what it leaves out is given up, and goes when nobody else owns it.
 """
@@ -28,8 +28,12 @@ def version_uri(model_uri: str, version: str) -> str:
     return f"{model_uri.rstrip('/')}/versions/{version}"
 
 
-def weights_patch(place: Place, weights: str) -> dict[str, Any]:
-    """Returns the apply configuration that sets the annotation, or gives it up where `weights` is empty."""
+def weights_patch(place: Place, weights: str, *, hold: bool = False) -> dict[str, Any]:
+    """Returns the apply configuration that sets the annotation, or gives it up where `weights` is empty.
+
+    Args:
+        hold: also pause the rollout; without it a pause of ours ends.
+    """
     patch: dict[str, Any] = {
         "apiVersion": place.api_version,
         "kind": place.kind,
@@ -41,6 +45,8 @@ def weights_patch(place: Place, weights: str) -> dict[str, Any]:
             inner = inner.setdefault(step, {})
         if weights:
             inner[path[-1]] = {WEIGHTS_ANNOTATION: weights}
+    if hold:
+        patch["spec"]["paused"] = True
     return patch
 
 

@@ -11,13 +11,13 @@ from skill_contract.outcome import Result
 from skill_contract.step import Pod, Step
 from skill_operator.actions import Action, CreateJob
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
-from skill_operator.manifests.job import promote_job
-from skill_operator.observed import StepJob
+from skill_operator.manifests.job import PROVE, promote_job
+from skill_operator.observed import ServingPod, StepJob
 from skill_operator.status import Failure, Status
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
 from skill_operator.steps.rollback import begin_rollback
 from skill_operator.steps.target import standing
-from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, State, Verdict, fail, reached, succeed
+from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, State, Verdict, fail, published, reached, succeed
 
 
 def learn_promotion(facts: Facts) -> Status:
@@ -32,11 +32,11 @@ def learn_promotion(facts: Facts) -> Status:
 def promoted(facts: Facts) -> Verdict | None:
     """The head has moved: the update is done, and from here on only a person takes it back."""
     rolled_out = facts.known.condition(ConditionType.ROLLED_OUT)
-    published = facts.known.published
-    if rolled_out is None or rolled_out.status != "True" or published is None:
+    version = facts.known.published
+    if rolled_out is None or rolled_out.status != "True" or version is None:
         return None
     served = f", served by {facts.spec.serving.target_ref.name}" if facts.spec.serving else ""
-    return succeed(facts, Reason.PROMOTED, f"{published.version} is the head of {facts.spec.model.uri}{served}")
+    return succeed(facts, Reason.PROMOTED, f"{version.version} is the head of {facts.spec.model.uri}{served}")
 
 
 def soak(facts: Facts) -> Verdict | None:
@@ -63,19 +63,29 @@ def ask(facts: Facts) -> Verdict | None:
     if job is None or job.deleting:
         return None
     said = answer(job)
-    if said is None:
-        waiting = why_waiting(job)
-        message = f"the promote step cannot start: {waiting}" if waiting else "the promote step proves and promotes"
-        return _proving(facts, job.run, message)
-    return _no(facts, job, said)
+    return no(facts, job, said) if said else proving(facts, job)
 
 
-def _proving(facts: Facts, run: int, message: str, actions: tuple[Action, ...] = ()) -> Verdict:
+def proving(facts: Facts, job: StepJob) -> Verdict:
+    """Returns the verdict of a Job that has not answered yet."""
+    waiting = why_waiting(job)
+    does = "proves the first new pod" if job.step == PROVE else "proves and promotes"
+    message = f"the promote step cannot start: {waiting}" if waiting else f"the promote step {does}"
+    return _under_way(facts, job.step, job.run, message)
+
+
+def _phase(facts: Facts, step: str) -> Phase:
+    if step == PROVE:
+        return Phase.ROLLING_OUT
+    return Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING
+
+
+def _under_way(facts: Facts, step: str, run: int, message: str, actions: tuple[Action, ...] = ()) -> Verdict:
     """Returns the verdict of a run under way; so late a one is there only because the store was away in all before."""
     is_late = run > MAX_RUNS
     reason = Reason.PROVING if facts.spec.serving else Reason.PUBLISHING
     return Verdict(
-        phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+        phase=_phase(facts, step),
         state=State.STALLED if is_late else State.WORKING,
         reason=Reason.STORE_UNAVAILABLE if is_late else reason,
         message=f"the store did not answer {run - 1} times; {message}" if is_late else message,
@@ -84,20 +94,20 @@ def _proving(facts: Facts, run: int, message: str, actions: tuple[Action, ...] =
     )
 
 
-def _no(facts: Facts, job: StepJob, said: Said) -> Verdict | None:
+def no(facts: Facts, job: StepJob, said: Said) -> Verdict | None:
     """Returns the end after a no; None where the question is to be asked again."""
     if said.outcome:
-        return _withdraw(facts, Failure(reason=said.outcome.reason, message=said.outcome.message))
+        return _withdraw(facts, job, Failure(reason=said.outcome.reason, message=said.outcome.message))
     if said.failure and not said.failure.retriable:
-        return _withdraw(facts, said.failure)
+        return _withdraw(facts, job, said.failure)
     if job.run >= MAX_RUNS and not said.is_store_away:
-        return _withdraw(facts, said.failure or lost_too_often(job))
+        return _withdraw(facts, job, said.failure or lost_too_often(job))
     wait = next_run(job, facts.now) - facts.now
     if wait <= 0:
         return None
     why = said.failure.message if said.failure else "its answer was lost"
     return Verdict(
-        phase=Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING,
+        phase=_phase(facts, job.step),
         # A store that is away says nothing about the candidate, and the way back would need it just as much.
         state=State.STALLED if job.run >= MAX_RUNS else State.WORKING,
         reason=said.failure.reason if said.failure else Reason.PROVING,
@@ -106,39 +116,45 @@ def _no(facts: Facts, job: StepJob, said: Said) -> Verdict | None:
     )
 
 
-def _withdraw(facts: Facts, failure: Failure) -> Verdict:
+def _withdraw(facts: Facts, job: StepJob, failure: Failure) -> Verdict:
     if facts.known.rollout is None:
         return fail(facts, failure)
-    return begin_rollback(facts, failure.reason, failure.message)
+    return begin_rollback(facts, failure.reason, failure.message, job.finished)
 
 
 def promote(facts: Facts) -> Verdict:
     """Starts the promote step: with the pods to be asked, or, where nothing is served, just to move the head."""
-    job = facts.seen.job(Step.PROMOTE)
+    return put(facts, Step.PROMOTE, standing(facts.seen.target) if facts.seen.target else ())
+
+
+def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
+    """Returns the verdict that starts the next run of a question to some pods."""
+    job = facts.seen.job(step)
     run = job.run + 1 if job and not job.deleting else 1
-    published, parent = facts.known.published, facts.known.parent
-    assert published is not None
+    parent = facts.known.parent
     assert parent is not None
     manifest = promote_job(
         facts.update,
         facts.spec,
         facts.images,
-        version=VersionRef(version=published.version, digest=published.digest),
+        version=VersionRef(version=published(facts).version, digest=published(facts).digest),
         parent_digest=parent.digest,
-        pods=_served(facts),
+        pods=_addresses(facts, pods),
+        step=step,
         run=run,
     )
     waits = job is not None and job.deleting
-    actions: tuple[Action, ...] = () if waits else (*outdated(facts.seen.jobs, Step.PROMOTE), CreateJob(manifest))
-    return _proving(facts, run, "the promote step proves what is served and moves the head", actions)
+    actions: tuple[Action, ...] = () if waits else (*outdated(facts.seen.jobs, step), CreateJob(manifest))
+    does = "the first new pod" if step == PROVE else "what is served and moves the head"
+    return _under_way(facts, step, run, f"the promote step proves {does}", actions)
 
 
-def _served(facts: Facts) -> tuple[Pod, ...]:
-    target, serving = facts.seen.target, facts.spec.serving
-    if target is None or serving is None:
+def _addresses(facts: Facts, pods: tuple[ServingPod, ...]) -> tuple[Pod, ...]:
+    serving = facts.spec.serving
+    if serving is None:
         return ()
-    pods = sorted((pod for pod in standing(target) if pod.answers), key=lambda pod: pod.name)
-    return tuple(Pod(name=pod.name, url=f"http://{_host(pod.ip)}:{serving.port}") for pod in pods)
+    ordered = sorted((pod for pod in pods if pod.answers), key=lambda pod: pod.name)
+    return tuple(Pod(name=pod.name, url=f"http://{_host(pod.ip)}:{serving.port}") for pod in ordered)
 
 
 def _host(ip: str) -> str:

@@ -7,14 +7,30 @@ from __future__ import annotations
 
 from skill_contract.spec import Serving
 from skill_operator.actions import AddFinalizer, ApplyWeights
-from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
+from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
 from skill_operator.steps.rollback import begin_rollback
-from skill_operator.steps.target import fault, how_far, is_all, served_digest, standing, verified, who_rolls
-from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail
+from skill_operator.steps.target import (
+    Fault,
+    fault,
+    how_far,
+    is_all,
+    let_go_on,
+    not_created,
+    person_needed,
+    served_digest,
+    standing,
+    surge_blocked,
+    verified,
+    who_rolls,
+)
+from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, deadline, fail, published
 from skill_operator.targets.read import kind_of
+
+PATIENCE = 0.25
+"""Share of the rollout's time that a quota, an admission webhook or a registry has to come round."""
 
 
 def learn_rollout(facts: Facts) -> Status:
@@ -24,22 +40,25 @@ def learn_rollout(facts: Facts) -> Status:
         return facts.known
     if facts.known.is_true(ConditionType.ROLLED_OUT) or target.weights != rollout.candidate:
         return facts.known
-    on_candidate = verified(target, rollout.candidate, _published(facts).digest)
+    on_candidate = verified(target, rollout.candidate, published(facts).digest)
     changes = {
         "applied_at": rollout.applied_at or facts.time,
         "pods_verified": f"{len(on_candidate)}/{target.replicas}",
         **_held(facts, rollout, target),
+        "template": target.template,
         **_soaking(facts, rollout, target, everywhere=is_all(target, on_candidate)),
     }
+    if rollout.template and target.template != rollout.template:  # somebody's own rollout, in the middle of ours
+        changes |= {"verified_at": None, "deadline": deadline(facts)}
     return facts.learn(rollout=rollout.model_copy(update=changes))
 
 
 def _held(facts: Facts, rollout: Rollout, target: Target) -> dict[str, str]:
     """While the target's own controller holds on purpose, time does not run: put off long before it is up."""
-    deadline, serving = to_unix(rollout.deadline), facts.spec.serving
-    if not target.held or deadline is None or serving is None:
+    until, serving = to_unix(rollout.deadline), facts.spec.serving
+    if not target.held or until is None or serving is None:
         return {}
-    return {"deadline": _deadline(facts)} if deadline - facts.now < serving.progress_deadline_seconds / 2 else {}
+    return {"deadline": deadline(facts)} if until - facts.now < serving.progress_deadline_seconds / 2 else {}
 
 
 def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool) -> dict[str, str | None]:
@@ -52,17 +71,7 @@ def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool
         return {"verified_at": rollout.verified_at or facts.time}
     if rollout.verified_at is None or fault(target, rollout.candidate, to_unix(rollout.verified_at)):
         return {}
-    return {"verified_at": None, "deadline": _deadline(facts)}
-
-
-def _deadline(facts: Facts) -> str:
-    assert facts.spec.serving is not None, "a rollout without a target"
-    return to_rfc3339(facts.now + facts.spec.serving.progress_deadline_seconds)
-
-
-def _published(facts: Facts) -> Published:
-    assert facts.known.published is not None, "a rollout without a published version"
-    return facts.known.published
+    return {"verified_at": None, "deadline": deadline(facts)}
 
 
 def prepare(facts: Facts) -> Verdict | None:
@@ -73,43 +82,36 @@ def prepare(facts: Facts) -> Verdict | None:
     target = facts.seen.target
     if target is None:
         message = f"{serving.target_ref.title} does not exist in namespace {facts.update.namespace}: create it"
-        return _person_needed(Reason.TARGET_MISSING, message)
+        return person_needed(Reason.TARGET_MISSING, message)
+    if target.is_paused_by_us and target.weights == weights_of(published(facts)):  # this status was lost in the hold
+        return _write_down(facts, target)
     return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, target)
-
-
-def _person_needed(reason: Reason, message: str, mark: ConditionType | None = None) -> Verdict:
-    return Verdict(
-        phase=Phase.ROLLING_OUT,
-        state=State.STALLED,
-        reason=reason,
-        message=message,
-        marks={mark: message} if mark else {},
-        requeue_after=LOOK_AGAIN_SECONDS,
-    )
 
 
 def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
     if target.unfit:
-        return _person_needed(Reason.TARGET_UNFIT, f"{target.title}: {target.unfit}")
+        return person_needed(Reason.TARGET_UNFIT, f"{target.title}: {target.unfit}")
     if serving.container not in target.containers:
         message = (
             f"{target.title} has no container {serving.container!r}, only {', '.join(target.containers)}: "
             "spec.serving.container is immutable, so rename the container or create a new SkillUpdate"
         )
-        return _person_needed(Reason.CONTAINER_MISSING, message)
+        return person_needed(Reason.CONTAINER_MISSING, message)
     if not target.is_wired:
         wiring = kind_of(target.kind).wiring(facts.spec)
         message = (
             f"no init container of {target.title} reads the annotation sdft.dev/weights, so new weights "
             f"would never reach it; {wiring}"
         )
-        return _person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
+        return person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
     return None
 
 
 def _busy(facts: Facts, target: Target) -> Verdict | None:
     """Waits, until the deadline, for a target that is rolling or unhealthy: a fault there would be taken for ours."""
     other = who_rolls(facts)
+    if target.is_paused_by_us and other is None:
+        return let_go_on(facts, target, "the rollout that began it is gone")
     healthy = is_all(target, tuple(pod for pod in standing(target) if pod.ready))
     if healthy and other is None:
         return None
@@ -132,7 +134,7 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
 
 
 def _write_down(facts: Facts, target: Target) -> Verdict:
-    candidate = weights_of(_published(facts))
+    candidate = weights_of(published(facts))
     previous, digest = _before(facts, target)
     if target.weights == candidate:  # this status was lost in the middle of the rollout: the parent is what was before
         previous, digest = _parent(facts)
@@ -142,12 +144,12 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
         candidate=candidate,
         pods_verified=f"0/{target.replicas}",
         started_at=facts.time,
-        deadline=_deadline(facts),
+        deadline=deadline(facts),
     )
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
-        message=f"rolling {target.title} to {_published(facts).version}",
+        message=f"rolling {target.title} to {published(facts).version}",
         known=facts.learn(rollout=rollout),
         actions=(AddFinalizer(),),
         requeue_after=0,
@@ -165,7 +167,7 @@ def lost_rollout(facts: Facts) -> Rollout | None:
         previous_digest=digest,
         candidate=candidate,
         started_at=facts.time,
-        deadline=_deadline(facts),
+        deadline=deadline(facts),
     )
 
 
@@ -184,7 +186,7 @@ def _parent(facts: Facts) -> tuple[str, str]:
 
 
 def roll(facts: Facts) -> Verdict | None:
-    """Every pod on the candidate; a fault, a stranger's hand or the deadline ends it before."""
+    """The target is told the candidate; a fault, a stranger's hand or the deadline ends it."""
     rollout, target = facts.known.rollout, facts.seen.target
     if rollout is None:
         return None
@@ -193,23 +195,37 @@ def roll(facts: Facts) -> Verdict | None:
         return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
     if target.weights != rollout.candidate:
         return _elsewhere(facts, rollout, target)
-    found = fault(target, rollout.candidate, to_unix(rollout.verified_at))
+    found = fault(target, rollout.candidate, to_unix(rollout.verified_at)) or _not_created(facts, rollout, target)
     if found:
-        return begin_rollback(facts, found.reason, found.message)
-    return None if rollout.verified_at else _arriving(facts, rollout, target)
+        return begin_rollback(facts, found.reason, found.message, found.at)
+    until = to_unix(rollout.deadline)
+    if rollout.verified_at or until is None or facts.now <= until:
+        return None
+    message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {how_far(target)}"
+    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, message)
 
 
-def _arriving(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
-    deadline = to_unix(rollout.deadline)
-    if deadline is not None and facts.now > deadline:
-        message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {how_far(target)}"
-        return begin_rollback(facts, Reason.PROGRESS_DEADLINE, message)
+def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:
+    """What has kept pods from coming for a quarter of the rollout's time is not waited for until the deadline."""
+    serving = facts.spec.serving
+    if serving is None or rollout.verified_at:
+        return None
+    patience = serving.progress_deadline_seconds * PATIENCE
+    return not_created(target, rollout.candidate, facts.now - patience)
+
+
+def arrive(facts: Facts) -> Verdict | None:
+    """Waits for the pods, until all are on the candidate."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None or rollout.verified_at or target is None:
+        return None
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
         message=f"{rollout.pods_verified} pods verified; {how_far(target)}",
-        marks=_surge(target),
-        requeue_after=ROLLOUT_SECONDS,
+        marks=surge_blocked(target),
+        # The first new pod is to be held before it is ready.
+        requeue_after=ROLLOUT_SECONDS if rollout.hold else 1,
     )
 
 
@@ -217,6 +233,8 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     """The target is not told the candidate: not yet, or not any more."""
     if target.weights == rollout.previous and rollout.applied_at is None:
         return _apply(facts, rollout, target)
+    if target.is_paused_by_us:
+        return let_go_on(facts, target, "the annotation was changed by somebody")
     who = f" by {target.weights_manager}" if target.weights_manager else ""
     if target.weights == rollout.previous:
         message = f"{target.title} was taken back{who} during the rollout: a person decided, nothing is done"
@@ -231,7 +249,7 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
 def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
     if refusal and refusal.reason != Reason.GITOPS_CONFLICT:
-        return _person_needed(Reason(refusal.reason), refusal.message)
+        return person_needed(Reason(refusal.reason), refusal.message)
     if refusal:
         failure = Failure(reason=refusal.reason, message=refusal.message)
         return fail(facts, failure, marks={ConditionType.GITOPS_CONFLICT: refusal.message})
@@ -247,15 +265,3 @@ def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
 
 def _finalizer(facts: Facts) -> tuple[AddFinalizer, ...]:
     return () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
-
-
-def _surge(target: Target) -> dict[str, str]:
-    stuck = next((pod for pod in standing(target) if "Insufficient" in pod.unschedulable), None)
-    if stuck is None:
-        return {}
-    return {
-        ConditionType.SURGE_BLOCKED: (
-            f"no node has room for one more pod ({stuck.unschedulable}); to replace pods in place, set "
-            "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} in the Deployment"
-        )
-    }

@@ -14,21 +14,26 @@ from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, Rollout
 from skill_operator.steps.answers import answer
-from skill_operator.steps.target import come_back, is_late, standing
+from skill_operator.steps.target import come_back, is_late, let_go_on, standing
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
 
-NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED})
-"""Reasons that say nothing against the weights: another update was faster. The update then counts as failed."""
+NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED, Reason.ENGINE_UNREACHABLE, Reason.POD_NOT_CREATED})
+"""Reasons that say nothing against the weights: another update was faster, nobody could ask. It counts as failed."""
 
 
-def begin_rollback(facts: Facts, reason: str, message: str) -> Verdict:
-    """Returns the verdict that writes down why the candidate goes, before anything is taken back."""
+def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = None) -> Verdict:
+    """Returns the verdict that writes down why the candidate goes, before anything is taken back.
+
+    Args:
+        at: when the fault happened, Unix seconds; None: it is seen as it happens.
+    """
     rollout, serving = facts.known.rollout, facts.spec.serving
     assert rollout is not None
     assert serving is not None
     rollback = Rollback(
         reason=reason,
         message=message,
+        fault_at=to_rfc3339(min(facts.now, at or facts.now)),
         started_at=facts.time,
         deadline=to_rfc3339(facts.now + serving.progress_deadline_seconds),
     )
@@ -65,7 +70,9 @@ def _promoting(facts: Facts) -> Verdict | None:
 
 
 def _withdraw(facts: Facts, rollout: Rollout) -> Verdict | None:
-    if facts.spec.serving and facts.spec.serving.rollback == "Manual":
+    target = facts.seen.target
+    is_held = target is not None and target.is_paused_by_us  # then nothing could stay as it is without us
+    if facts.spec.serving and facts.spec.serving.rollback == "Manual" and not is_held:
         return _let_go(facts, "deleted with rollback: Manual: what is served stays as it is")
     if rollout.rollback is None:
         return begin_rollback(facts, Reason.DELETING, "the SkillUpdate was deleted during its rollout")
@@ -112,12 +119,14 @@ def roll_back(facts: Facts) -> Verdict | None:
 def _towards(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target) -> Verdict:
     if target.weights == rollout.candidate:
         return _take_back(facts, rollout, rollback, target)
+    if target.is_paused_by_us:
+        return let_go_on(facts, target, "the annotation was changed by somebody")
     if target.weights != rollout.previous:
         who = f" by {target.weights_manager}" if target.weights_manager else ""
         return _end(facts, rollout, f"the annotation was changed{who} to {target.weights!r} meanwhile, and is left so")
     is_back, words = come_back(target, rollout)
     if is_back:
-        return _end(facts, rollout, words)
+        return _arrived(facts, rollout, rollback, words)
     return replace(_on_the_way(facts, rollback, words), actions=_broken(target, rollout))
 
 
@@ -127,6 +136,14 @@ def _broken(target: Target, rollout: Rollout) -> tuple[DeletePod, ...]:
         return ()
     pods = (pod for pod in standing(target) if pod.weights == rollout.candidate and not pod.ready)
     return tuple(DeletePod(pod.name, pod.uid) for pod in pods)
+
+
+def _arrived(facts: Facts, rollout: Rollout, rollback: Rollback, words: str) -> Verdict:
+    """All pods are back: how long that took from the fault on is a promise that people want to see kept."""
+    back = rollback.model_copy(update={"finished_at": facts.time})
+    known = facts.learn(rollout=rollout.model_copy(update={"rollback": back}))
+    since = to_unix(rollback.fault_at) or to_unix(rollback.started_at) or facts.now
+    return _end(replace(facts, known=known), rollout, f"{words}, {facts.now - since:.0f} s after the fault")
 
 
 def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skill_operator.api import Phase, Reason
+from skill_operator.actions import ApplyWeights
+from skill_operator.api import FIELD_MANAGER, ConditionType, Phase, Reason
 from skill_operator.manifests.serving import digest_in
 from skill_operator.neighbours import target_key
 from skill_operator.observed import Neighbour, ServingPod, Target
@@ -27,6 +28,8 @@ class Fault:
 
     reason: str
     message: str
+    at: float | None = None
+    """When it happened by the cluster's clocks, Unix seconds; None where nothing tells."""
 
 
 def who_rolls(facts: Facts) -> Neighbour | None:
@@ -105,9 +108,59 @@ def _digest_before(target: Target, rollout: Rollout) -> str:
 
 def how_far(target: Target) -> str:
     """Returns how far a target is, with what a pod says that could not fetch."""
-    fetching = [pod.fetch for pod in standing(target) if pod.fetch and pod.fetch.outcome != "Fetched"]
-    trouble = f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}" if fetching else ""
-    return f"{target.state}{trouble}"
+    refused = f"; Kubernetes creates no pod: {target.uncreated}" if target.uncreated else ""
+    return f"{target.state}{trouble(target)}{refused}"
+
+
+def trouble(target: Target) -> str:
+    """Returns what keeps a pod from serving, to be added to a sentence; empty where nothing does."""
+    pods = standing(target)
+    fetching = [pod.fetch for pod in pods if pod.fetch and pod.fetch.outcome != "Fetched"]
+    blocked = [f"; pod {pod.name} cannot start: {pod.blocked}" for pod in pods if pod.blocked]
+    if fetching:
+        return f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}"
+    return blocked[0] if blocked else ""
+
+
+def surge_blocked(target: Target) -> dict[str, str]:
+    """Returns the mark, with the lines to write, where a pod finds no node; none where all do."""
+    stuck = next((pod for pod in standing(target) if "Insufficient" in pod.unschedulable), None)
+    if stuck is None:
+        return {}
+    alone = ", which with one replica is an outage for as long as its engine takes to start" * (target.replicas == 1)
+    message = (
+        f"no node has room for one more pod ({stuck.unschedulable}); to replace pods in place{alone}, set "
+        "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} in the Deployment"
+    )
+    return {ConditionType.SURGE_BLOCKED: message}
+
+
+def let_go_on(facts: Facts, target: Target, why: str) -> Verdict:
+    """Returns the verdict that ends our hold and leaves the annotation to whoever owns it."""
+    refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
+    if refusal:
+        message = f"{target.title} stays paused, because letting go was refused: {refusal.message}"
+        return person_needed(Reason(refusal.reason), message)
+    ours = target.weights if target.weights_manager == FIELD_MANAGER else ""
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        reason=Reason.ROLLING_OUT,
+        message=f"the hold of {target.title} ends: {why}",
+        actions=(ApplyWeights(target.place, ours),),
+        requeue_after=0.5,
+    )
+
+
+def person_needed(reason: Reason, message: str, mark: ConditionType | None = None) -> Verdict:
+    """Returns the verdict that a rollout stands still until somebody has done something."""
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        state=State.STALLED,
+        reason=reason,
+        message=message,
+        marks={mark: message} if mark else {},
+        requeue_after=LOOK_AGAIN_SECONDS,
+    )
 
 
 def served_digest(target: Target) -> str:
@@ -136,16 +189,32 @@ def _bad_fetch(pod: ServingPod) -> Fault | None:
     if fetch is None or fetch.outcome == "Fetched" or fetch.reason not in FATAL_FETCHES:
         return None
     where = f" ({fetch.file})" if fetch.file and fetch.file not in fetch.message else ""
-    return Fault(fetch.reason, f"pod {pod.name} could not fetch the version: {fetch.message}{where}")
+    message = f"pod {pod.name} could not fetch the version: {fetch.message}{where}"
+    return Fault(fetch.reason, message, pod.fetch_ended)
 
 
 def _bad_engine(pod: ServingPod, since: float | None) -> Fault | None:
     if pod.engine_out_of_memory:
-        return Fault(Reason.ENGINE_CRASH, f"the engine of pod {pod.name} ran out of memory")
+        return Fault(Reason.ENGINE_CRASH, f"the engine of pod {pod.name} ran out of memory", pod.engine_last_exit)
     crashed_lately = since is not None and pod.engine_last_exit is not None and pod.engine_last_exit > since
     if pod.engine_restarts < CRASHES and not crashed_lately:
         return None
     return Fault(
         Reason.ENGINE_CRASH,
         f"the engine of pod {pod.name} ended {pod.engine_restarts} times, last: {pod.engine_message or 'no message'}",
+        pod.engine_last_exit,
     )
+
+
+def not_created(target: Target, weights: str, before: float) -> Fault | None:
+    """Returns why pods of a version do not come up, where that has been so since before a time (Unix seconds).
+
+    A quota, an admission webhook, a registry may be away for a moment, and no pod or engine has said anything yet.
+    """
+    since = target.uncreated_since
+    if target.uncreated and since is not None and since < before:
+        return Fault(Reason.POD_NOT_CREATED, f"Kubernetes creates no pod: {target.uncreated}", since)
+    for pod in standing(target):
+        if pod.weights == weights and pod.blocked and pod.created < before:
+            return Fault(Reason.POD_NOT_CREATED, f"pod {pod.name} cannot start: {pod.blocked}", pod.created)
+    return None

@@ -15,7 +15,7 @@ from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate, to_rfc
 from skill_operator.conditions import put
 from skill_operator.manifests.pod import Images
 from skill_operator.observed import Observed
-from skill_operator.status import Condition, Failure, Status
+from skill_operator.status import Condition, Failure, Published, Status
 
 RESYNC_SECONDS = 600.0
 """How long an unsettled update goes without a look, when nothing about it changes."""
@@ -73,6 +73,18 @@ class Verdict:
     news: tuple[News, ...] = ()
     requeue_after: float | None = RESYNC_SECONDS
     """Seconds until the next look; None: nothing is left to do for this object."""
+
+
+def published(facts: Facts) -> Published:
+    """Returns the version that a rollout brings."""
+    assert facts.known.published is not None, "a rollout without a published version"
+    return facts.known.published
+
+
+def deadline(facts: Facts) -> str:
+    """Returns until when a rollout that comes forward now has to come forward again."""
+    assert facts.spec.serving is not None, "a rollout without a target"
+    return to_rfc3339(facts.now + facts.spec.serving.progress_deadline_seconds)
 
 
 def reached(facts: Facts, known: Status, kind: ConditionType, reason: str, message: str) -> Status:

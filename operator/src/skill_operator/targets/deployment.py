@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
+from skill_operator.api import to_unix
 from skill_operator.manifests import serving
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, is_seen, selector
+from skill_operator.reading import true_conditions
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, is_seen, owner, selector
 
 TEMPLATE_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
 NO_PODS = "it has 0 replicas, so that no pod can show what it serves: scale it up"
@@ -21,6 +23,7 @@ class Deployment:
     def read(self, raw: Raw, _: Raw | None, /) -> Standing:
         is_settled, state = rollout_state(raw)
         template = raw["spec"]["template"]
+        refused = true_conditions(raw).get("ReplicaFailure") or {}
         return Standing(
             annotated=raw,
             place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
@@ -30,11 +33,26 @@ class Deployment:
             replicas=raw["spec"].get("replicas", 1),
             is_settled=is_settled,
             state=state,
+            pauser=_pauser(raw),
+            unheld=_unheld(raw["spec"].get("strategy") or {}),
+            template=fingerprint(template),
+            uncreated=refused.get("message", ""),
+            uncreated_since=to_unix(refused.get("lastTransitionTime")),
         )
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
         assert spec.serving is not None, "asked for a target"
         return f"add to its pod template:\n{serving.wiring(spec.model.uri, spec.storage, spec.serving)}"
+
+
+def _pauser(deployment: Raw) -> str:
+    if not deployment["spec"].get("paused"):
+        return ""
+    return owner(deployment, ("spec", "paused")) or "somebody"
+
+
+def _unheld(strategy: Raw) -> str:
+    return "strategy Recreate replaces all pods at once" if strategy.get("type") == "Recreate" else ""
 
 
 def rollout_state(deployment: Raw) -> tuple[bool, str]:
@@ -49,7 +67,7 @@ def rollout_state(deployment: Raw) -> tuple[bool, str]:
     if not wanted:
         return is_seen(deployment) and not total, NO_PODS
     if deployment["spec"].get("paused"):
-        return False, "it is paused"
+        return False, f"it is paused by {_pauser(deployment)}"
     if not is_seen(deployment):
         return False, "its newest template has not been seen by the Deployment controller yet"
     settled = updated == wanted and total == wanted and available == wanted

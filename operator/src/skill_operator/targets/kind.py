@@ -7,13 +7,16 @@ Pure. Everything else about a rollout is the same for all kinds, and is decided 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
-from skill_operator.api import WEIGHTS_FIELD_PATH
+from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 
 Raw = Mapping[str, Any]
 
@@ -41,6 +44,11 @@ class Standing:
     given_up: str = ""
     held: str = ""
     keeps_broken_pods: bool = False
+    pauser: str = ""
+    unheld: str = "a rollout of this kind cannot be held"
+    template: str = ""
+    uncreated: str = ""
+    uncreated_since: float | None = None
     answering: tuple[str, str] | None = None
     """A label and its value, of the pods that requests go to; None: to all."""
 
@@ -109,3 +117,27 @@ def selector(given: Raw) -> str:
 def is_seen(raw: Raw) -> bool:
     """Returns whether an object's controller has seen its newest form."""
     return bool((raw.get("status") or {}).get("observedGeneration", 0) >= raw["metadata"].get("generation", 1))
+
+
+def owner(raw: Raw, *paths: tuple[str, ...]) -> str:
+    """Returns who wrote one of these fields last; empty where nobody owns any (meta/v1 ManagedFieldsEntry)."""
+    managers = []
+    for entry in raw["metadata"].get("managedFields") or ():
+        for path in paths:
+            *way, last = (f"f:{step}" for step in path)
+            if last in at(entry.get("fieldsV1") or {}, tuple(way)):
+                managers.append((entry.get("time", ""), entry.get("manager", "")))
+    return max(managers, default=("", ""))[1]
+
+
+def at(raw: Raw, path: tuple[str, ...]) -> Any:
+    """Returns the map at a path; an empty one where there is none."""
+    return reduce(lambda inner, step: inner.get(step) or {}, path, raw)
+
+
+def fingerprint(template: Raw) -> str:
+    """Returns a short name of a pod template, the same for all versions of the weights."""
+    metadata = template.get("metadata") or {}
+    annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != WEIGHTS_ANNOTATION}
+    content = json.dumps([metadata.get("labels"), annotations, template["spec"]], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]

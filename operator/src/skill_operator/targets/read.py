@@ -6,8 +6,6 @@ Pure: what the API server said comes in; `sight` asks it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import reduce
-from typing import Any
 
 from skill_contract.manifest import FetchMessage
 from skill_contract.model import ContractError
@@ -15,7 +13,7 @@ from skill_operator.api import WEIGHTS_ANNOTATION, to_unix
 from skill_operator.observed import ServingPod, Target
 from skill_operator.reading import container_status, is_true, last_end, why_unschedulable
 from skill_operator.targets.deployment import Deployment
-from skill_operator.targets.kind import Kind, Raw, Standing
+from skill_operator.targets.kind import Kind, Raw, Standing, at, owner
 from skill_operator.targets.statefulset import StatefulSet
 
 KINDS: tuple[Kind, ...] = (Deployment(), StatefulSet())
@@ -43,7 +41,7 @@ def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], contai
         name=raw["metadata"]["name"],
         place=standing.place,
         weights=_weights(standing),
-        weights_manager=_weights_manager(standing),
+        weights_manager=owner(standing.annotated, *((*path, WEIGHTS_ANNOTATION) for path in standing.place.paths)),
         is_wired=bool(standing.fetchers),
         containers=standing.containers,
         replicas=standing.replicas,
@@ -55,6 +53,11 @@ def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], contai
         given_up=standing.given_up,
         held=standing.held,
         keeps_broken_pods=standing.keeps_broken_pods,
+        pauser=standing.pauser,
+        unheld=standing.unheld,
+        template=standing.template,
+        uncreated=standing.uncreated,
+        uncreated_since=standing.uncreated_since,
     )
 
 
@@ -64,29 +67,14 @@ def _is_over(pod: Raw) -> bool:
 
 def _weights(standing: Standing) -> str:
     """Returns the annotation; where templates differ, by somebody's hand, all of them: no version is called so."""
-    found = {_at(standing.annotated, path).get(WEIGHTS_ANNOTATION, "") for path in standing.place.paths}
+    found = {at(standing.annotated, path).get(WEIGHTS_ANNOTATION, "") for path in standing.place.paths}
     return found.pop() if len(found) == 1 else " and ".join(value or "none" for value in sorted(found))
-
-
-def _weights_manager(standing: Standing) -> str:
-    """Returns who wrote the annotation last (meta/v1 ManagedFieldsEntry)."""
-    managers = []
-    for entry in standing.annotated["metadata"].get("managedFields") or ():
-        fields = entry.get("fieldsV1") or {}
-        owned = [_at(fields, tuple(f"f:{step}" for step in path)) for path in standing.place.paths]
-        if any(f"f:{WEIGHTS_ANNOTATION}" in annotations for annotations in owned):
-            managers.append((entry.get("time", ""), entry.get("manager", "")))
-    return max(managers, default=("", ""))[1]
-
-
-def _at(raw: Raw, path: tuple[str, ...]) -> Any:
-    return reduce(lambda inner, step: inner.get(step) or {}, path, raw)
 
 
 def _serving_pod(raw: Raw, standing: Standing, container: str) -> ServingPod:
     metadata, status = raw["metadata"], raw.get("status") or {}
     engine = container_status(status.get("containerStatuses"), container)
-    ended = last_end(engine)
+    ended, fetched = last_end(engine), _last_fetch(status, standing.fetchers)
     return ServingPod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -94,7 +82,10 @@ def _serving_pod(raw: Raw, standing: Standing, container: str) -> ServingPod:
         weights=(metadata.get("annotations") or {}).get(WEIGHTS_ANNOTATION, ""),
         ready=is_true(status, "Ready"),
         deleting=is_going(raw),
-        fetch=_fetch_message(status, standing.fetchers),
+        fetch=_parsed(fetched.get("message", "")) if fetched else None,
+        fetch_ended=to_unix(fetched.get("finishedAt")),
+        created=to_unix(metadata.get("creationTimestamp")) or 0.0,
+        blocked=_blocked(status),
         engine_restarts=engine.get("restartCount", 0),
         engine_out_of_memory=ended.get("reason") == "OOMKilled",
         engine_last_exit=to_unix(ended.get("finishedAt")),
@@ -108,13 +99,26 @@ def _answers(labels: Raw, answering: tuple[str, str] | None) -> bool:
     return answering is None or labels.get(answering[0]) == answering[1]
 
 
-def _fetch_message(status: Raw, fetchers: tuple[str, ...]) -> FetchMessage | None:
-    """Returns what the pod's fetch container said last, whichever of the templates' it has."""
-    for name in fetchers:
-        ended = last_end(container_status(status.get("initContainerStatuses"), name))
-        if ended:
-            return _parsed(ended.get("message", ""))
-    return None
+def _last_fetch(status: Raw, fetchers: tuple[str, ...]) -> Raw:
+    """Returns the last end of the pod's fetch container, whichever of the templates' it has."""
+    ends = (last_end(container_status(status.get("initContainerStatuses"), name)) for name in fetchers)
+    return next((ended for ended in ends if ended), {})
+
+
+_CANNOT_START = frozenset({
+    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
+    "CreateContainerConfigError", "CreateContainerError",
+})  # fmt: skip
+"""Reasons of a waiting container that the kubelet gives for an image or a configuration (pkg/kubelet/images,
+kuberuntime); CrashLoopBackOff is none: that container did start."""
+
+
+def _blocked(status: Raw) -> str:
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _CANNOT_START:
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+    return ""
 
 
 def _parsed(message: str) -> FetchMessage | None:

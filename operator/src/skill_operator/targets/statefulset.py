@@ -6,7 +6,7 @@ from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
 from skill_operator.manifests import serving
 from skill_operator.targets.deployment import NO_PODS, TEMPLATE_ANNOTATIONS
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, is_seen, selector
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, is_seen, selector
 
 
 class StatefulSet:
@@ -28,6 +28,7 @@ class StatefulSet:
             replicas=raw["spec"].get("replicas", 1),
             is_settled=is_settled,
             state=state,
+            template=fingerprint(template),
             unfit=_unfit(raw["spec"].get("updateStrategy") or {}),
             keeps_broken_pods=raw["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
         )

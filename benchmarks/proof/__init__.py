@@ -1,0 +1,1 @@
+"""How often the golden proof is wrong: good weights refused, wrong weights let through. See docs/serving.md."""

@@ -1,0 +1,108 @@
+"""Hold: the rollout stops after its first new pod, and the rest follows when that one is proved.
+
+Pure. A hold is the Deployment's own `spec.paused`, ours as long as we own the field, and it is never forced. Whatever
+ends a rollout ends the hold: going back gives it up in the same write. Where there can be none, all pods are judged
+together at the end, and the status says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from skill_contract.outcome import Result
+from skill_operator.actions import ApplyWeights
+from skill_operator.api import Phase, Reason
+from skill_operator.manifests.job import PROVE
+from skill_operator.observed import ServingPod, Target
+from skill_operator.status import Hold, Rollout, Status
+from skill_operator.steps.answers import answer
+from skill_operator.steps.prove import no, proving, put
+from skill_operator.steps.target import let_go_on, standing, surge_blocked, trouble, verified
+from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, deadline, published
+
+_BY_HAND = "somebody let the held rollout go on: all pods are judged together at the end"
+
+
+def learn_hold(facts: Facts) -> Status:
+    """Returns what is known of the hold: that it has begun, or that somebody ended it."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None or rollout.rollback or target is None or facts.known.is_final:
+        return facts.known
+    if target.weights != rollout.candidate:
+        return facts.known
+    if rollout.hold is None and target.is_paused_by_us:
+        return _with(facts, rollout, Hold(since=facts.time))
+    if rollout.hold and not rollout.hold.ended and not target.is_paused_by_us:
+        return _with(facts, rollout, rollout.hold.model_copy(update={"ended": facts.time, "message": _BY_HAND}))
+    return facts.known
+
+
+def _with(facts: Facts, rollout: Rollout, hold: Hold, **changes: str) -> Status:
+    return facts.learn(rollout=rollout.model_copy(update={"hold": hold, **changes}))
+
+
+def hold(facts: Facts) -> Verdict | None:
+    """The first new pod is proved while the old ones serve; only then do the others follow."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None or target is None:
+        return None
+    if rollout.hold is None:
+        return _begin(facts, rollout, target)
+    if not rollout.hold.ended:
+        return _prove_first(facts, rollout, rollout.hold, target)
+    return let_go_on(facts, target, rollout.hold.message) if target.is_paused_by_us else None
+
+
+def _begin(facts: Facts, rollout: Rollout, target: Target) -> Verdict | None:
+    new = tuple(pod for pod in standing(target) if pod.weights == rollout.candidate)
+    if not new:  # a Deployment that is paused before makes none
+        return None
+    why_not = _why_not(facts, target, new)
+    if why_not:
+        message = f"{why_not}: all pods are judged together at the end"
+        return _rolling(message, known=_with(facts, rollout, Hold(ended=facts.time, message=message)), requeue_after=0)
+    if target.pauser:
+        return None
+    apply = ApplyWeights(target.place, rollout.candidate, hold=True)
+    return _rolling("the first new pod is there: the others are held", actions=(apply,), requeue_after=0.5)
+
+
+def _why_not(facts: Facts, target: Target, new: tuple[ServingPod, ...]) -> str:
+    refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
+    if refusal:
+        return f"the rollout cannot be held ({refusal.message})"
+    if target.replicas == 1:
+        return "the one replica is the first new pod and the last"
+    if target.unheld:
+        return target.unheld
+    return "no old pod was left to hold" if len(new) == len(standing(target)) else ""
+
+
+def _prove_first(facts: Facts, rollout: Rollout, held: Hold, target: Target) -> Verdict | None:
+    job = facts.seen.job(PROVE)
+    said = answer(job) if job and not job.deleting else None
+    if job and not job.deleting and said is None:
+        return proving(facts, job)
+    if said and said.outcome and said.outcome.outcome == Result.SUCCEEDED:
+        ended = held.model_copy(update={"ended": facts.time, "proved": True, "message": said.outcome.message})
+        return _rolling(said.outcome.message, known=_with(facts, rollout, ended, deadline=deadline(facts)))
+    refused = no(facts, job, said) if job and said else None
+    if refused:
+        return refused
+    pods = verified(target, rollout.candidate, published(facts).digest)
+    if pods:
+        return put(facts, PROVE, pods)
+    message = f"held until the first new pod is ready and proved{trouble(target)}"
+    return replace(_rolling(message), marks=surge_blocked(target))
+
+
+def _rolling(message: str, *, known: Status | None = None, actions: tuple[ApplyWeights, ...] = (),
+             requeue_after: float = ROLLOUT_SECONDS) -> Verdict:  # fmt: skip
+    return Verdict(
+        phase=Phase.ROLLING_OUT,
+        reason=Reason.ROLLING_OUT,
+        message=message,
+        known=known,
+        actions=actions,
+        requeue_after=requeue_after,
+    )

@@ -1,0 +1,169 @@
+"""What can go wrong with serving pods in a rollout, and what is then done: the table of docs/serving.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skill_contract.outcome import Result
+from skill_operator.api import to_rfc3339
+from tests.operator import raw
+from tests.operator.raw import CANDIDATE, PARENT, PREVIOUS, Step
+from tests.operator.seen import assert_failed, served, why
+from tests.operator.sim import Sim
+
+
+def rolling() -> Sim:
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.until_published()
+    assert sim.annotation == CANDIDATE
+    return sim
+
+
+def cannot_start(sim: Sim, reason: str) -> None:
+    """The first new pod is there, and its engine's container is not started."""
+    waiting = {"waiting": {"reason": reason, "message": "Back-off pulling image engine:2"}}
+    sim.roll_first(message="", ready=False, engine={"state": waiting})
+    sim.serving[-1]["metadata"]["creationTimestamp"] = to_rfc3339(sim.now)
+
+
+def not_admitted(sim: Sim) -> None:
+    assert sim.deployment is not None
+    refused = raw.job_condition("ReplicaFailure", "FailedCreate", "exceeded quota: team, pods 4 of 4", at=sim.now)
+    sim.deployment["status"]["conditions"] = [refused]
+
+
+@pytest.mark.parametrize(("break_it", "word"), [
+    (lambda sim: cannot_start(sim, "ImagePullBackOff"), "engine:2"),
+    (lambda sim: cannot_start(sim, "CreateContainerConfigError"), "CreateContainerConfigError"),
+    (not_admitted, "exceeded quota"),
+])  # fmt: skip
+def test_pod_that_is_not_created_is_waited_for_a_while_and_no_fault_of_the_weights(break_it: Any, word: str):
+    sim = rolling()
+    break_it(sim)
+    sim.now += 449
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingOut", CANDIDATE)
+    assert word in why(sim)[1]
+    sim.now += 2
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingBack", PREVIOUS)
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "Failed", "PodNotCreated", word)
+
+
+def test_engine_that_starts_again_and_again_is_not_one_that_cannot_start():
+    sim = rolling()
+    cannot_start(sim, "CrashLoopBackOff")
+    sim.now += 600
+    sim.settle()
+    assert sim.status.phase == "RollingOut"
+
+
+def test_store_that_is_away_is_waited_for_until_the_deadline():
+    """The old pods serve on: nothing is gained by going back earlier, and the way back may need the store, too."""
+    sim = rolling()
+    sim.roll_first(message=raw.fetch_failed("FetchFailed", "s3 does not answer"), fetch_code=1, ready=False)
+    sim.now += 1799
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingOut", CANDIDATE)
+    assert "s3 does not answer" in why(sim)[1]
+    sim.now += 2
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "ProgressDeadline", "s3 does not answer")
+
+
+@pytest.mark.parametrize("reason", ["NoSpace", "AccessDenied", "NotFound", "DigestMismatch"])
+def test_what_another_try_cannot_mend_goes_back_at_once(reason: str):
+    sim = rolling()
+    sim.roll_first(message=raw.fetch_failed(reason), fetch_code=1, ready=False)
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", reason)
+
+
+def test_no_room_for_one_more_pod_says_what_to_write():
+    sim = rolling()
+    sim.roll_first(message="", ready=False)
+    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    sim.serving[-1]["status"]["conditions"].append(unschedulable)
+    sim.settle()
+    blocked = why(sim, "SurgeBlocked")[1]
+    assert "Insufficient nvidia.com/gpu" in blocked
+    assert "rollingUpdate: {maxSurge: 0, maxUnavailable: 1}" in blocked
+    sim.now += 1801
+    sim.settle()
+    assert sim.annotation == PREVIOUS
+
+
+def test_target_that_is_scaled_to_nothing_is_held_until_the_deadline_and_then_back_at_once():
+    sim = rolling()
+    assert sim.deployment is not None
+    sim.deployment["spec"]["replicas"] = 0
+    sim.roll()
+    sim.settle()
+    assert (sim.status.phase, sim.has_job("promote")) == ("RollingOut", False)
+    assert "0 replicas" in why(sim)[1]
+    sim.now += 1801
+    sim.settle()
+    sim.roll()
+    sim.settle()
+    assert_failed(sim, "RolledBack", "ProgressDeadline", "0 replicas")
+    assert sim.annotation == PREVIOUS
+
+
+def test_target_that_is_deleted_ends_the_rollout():
+    sim = rolling()
+    sim.deployment = None
+    sim.settle()
+    assert_failed(sim, "Failed", "TargetMissing", "deleted")
+
+
+def test_template_that_somebody_changes_in_the_soak_begins_it_anew():
+    sim = served()
+    sim.until_rolled()
+    sim.now += 29
+    assert sim.deployment is not None
+    sim.deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "engine:2"
+    told = [news.reason for news in sim.look().news]
+    assert told == ["MixedChange"]
+    sim.settle()
+    sim.now += 29
+    sim.settle()
+    assert (sim.status.phase, sim.has_job("promote")) == ("Soaking", False)
+    sim.now += 2
+    sim.settle()
+    assert sim.has_job("promote")
+
+
+def test_time_from_the_fault_to_the_last_pod_back_is_told():
+    sim = rolling()
+    failed = raw.fetch_failed("DigestMismatch")
+    sim.roll_first(message=failed, fetch_code=1, ready=False)  # ended at raw.NOW
+    sim.now += 3
+    sim.settle()
+    sim.now += 40
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "DigestMismatch", "43 s after the fault")
+    assert sim.status.rollout is not None
+    rollback = sim.status.rollout.rollback
+    assert rollback is not None
+    assert (rollback.fault_at, rollback.finished_at) == (to_rfc3339(raw.NOW), to_rfc3339(sim.now))
+
+
+def test_fault_that_the_proof_finds_happened_when_its_job_ended():
+    sim = served()
+    sim.until_promoting()
+    sim.finish("promote", raw.outcome(Step.PROMOTE, Result.REJECTED, "OutputMismatch"))
+    sim.now += 7
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "OutputMismatch", "7 s after the fault")
