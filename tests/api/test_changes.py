@@ -75,6 +75,7 @@ OTHER: dict[str, Any] = {
     "serving.progressDeadlineSeconds": 600,
 }
 FREE = {
+    "model.keepVersions": 5,
     "suspend": True,
     "approved": True,
     "revert": True,

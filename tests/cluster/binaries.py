@@ -61,6 +61,7 @@ CATALOGUE = {
     "coredns": Module({"coredns": "."}, "2 minutes"),
     "helm": Module({"helm": "helm.sh/helm/v3/cmd/helm"}, "2 minutes"),
     "kwok": Module({"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, "3 minutes"),
+    "s5cmd": Module({"s5cmd": "github.com/peak/s5cmd/v2"}, "a minute"),
     "pause": Module({"pause": "."}, "a few seconds"),
     "jobset": Module({"jobset": "sigs.k8s.io/jobset"}, "2 minutes", config="sigs.k8s.io/jobset"),
     "kueue": Module({"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, "3 minutes", config="sigs.k8s.io/kueue"),

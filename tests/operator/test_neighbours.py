@@ -132,3 +132,36 @@ def test_update_that_goes_back_is_rolling_again():
     assert (back.rolling, back.is_reverting, back.is_active) == ("team/Deployment/support-llm", True, True)
     over["conditions"].append({"type": "Reverted", "status": "True"})
     assert neighbour(raw.update(revert=True) | {"status": over}).rolling == ""
+
+
+def with_versions(uid: str, *, promoted: str = "", rollout: bool = True, **status: Any) -> raw.Raw:
+    body = raw.update(name=uid, metadata={"uid": uid}, serving={"targetRef": {"name": "support-llm"}})
+    body["status"] = {
+        "parent": dict(zip(("version", "digest"), raw.PARENT, strict=True)),
+        "published": {"version": raw.CHILD[0], "digest": raw.CHILD[1], "uri": f"{raw.MODEL}/versions/{raw.CHILD[0]}"},
+        **status,
+    }
+    if rollout:
+        times = {"startedAt": "2026-01-01T00:00:00Z", "deadline": "2026-01-01T01:00:00Z"}
+        body["status"]["rollout"] = {
+            "candidate": CANDIDATE,
+            "previous": f"{raw.MODEL}/versions/000007-cccccccccccc@x",
+        } | times
+    if promoted:
+        truths = [
+            {"type": kind, "status": "True", "lastTransitionTime": promoted} for kind in ("RolledOut", "Succeeded")
+        ]
+        body["status"]["conditions"] = truths
+    return body
+
+
+def test_what_is_at_work_holds_its_versions():
+    one = neighbour(with_versions("a"))
+    assert set(one.holds) == {raw.PARENT[0], raw.CHILD[0], "000007-cccccccccccc"}
+    assert one.leaves == ("", "")
+    assert neighbour(update("b")).holds == ()
+
+
+def test_what_has_ended_holds_only_what_it_has_left_to_be_served():
+    one = neighbour(with_versions("a", promoted="2026-01-01T00:00:00Z"))
+    assert (one.holds, one.leaves) == ((), ("team/Deployment/support-llm", raw.CHILD[0]))

@@ -45,7 +45,7 @@ def test_import_head_ls_and_verify(place: Folder | Bucket, model: Path, capsys: 
     assert capsys.readouterr().out.strip() == layout.version_uri(uri, repository.head().ref)
     assert main(["ls", uri]) == 0
     title, new, old = capsys.readouterr().out.splitlines()
-    assert title.split() == ["VERSION", "SKILL", "SCORE", "RETENTION", "CREATED"]
+    assert title.split() == ["VERSION", "SKILL", "SCORE", "RETENTION", "SIZE", "CREATED", "STATE"]
     assert new.split() == [
         repository.head().version,
         "tarn",
@@ -53,9 +53,12 @@ def test_import_head_ls_and_verify(place: Folder | Bucket, model: Path, capsys: 
         "->",
         "0.90",
         "0.987",
+        "300.1",
+        "kB",
         "2026-11-25T12:00:00+00:00",
+        "head",
     ]
-    assert old.split() == [base.version, "(base)"]
+    assert old.split() == [base.version, "(base)", "300.1", "kB"]
     assert main(["verify", uri]) == 0
     place.write(f"m/versions/{base.version}/tokenizer.json", b"{}")
     capsys.readouterr()
@@ -75,7 +78,10 @@ def test_an_empty_repository_has_no_head_to_print(place: Folder | Bucket, capsys
 def test_help_names_every_command(cli: Cli):
     code, out, _ = cli("--help")
     assert code == 0
-    assert all(name in out for name in ("fetch", "promote", "import", "head", "ls", "verify", "AWS_ENDPOINT_URL_S3"))
+    assert all(
+        name in out
+        for name in ("fetch", "promote", "import", "head", "ls", "log", "diff", "gc", "verify", "AWS_ENDPOINT_URL_S3")
+    )
 
 
 def test_a_mistyped_command_is_a_usage_error(cli: Cli):

@@ -215,7 +215,7 @@ from skill_contract.manifest import Manifest, VersionRef
 from skill_store.repository import Repository
 
 class Slow(Repository):
-    def _seal(self, ref, data):
+    def _seal(self, ref, data, over):
         print(ref.dump_json(), flush=True)
         time.sleep(600)
 

@@ -15,6 +15,7 @@ import pytest
 from skill_contract.manifest import Manifest, VersionRef
 from skill_store import retry, transfer
 from skill_store.errors import DigestMismatch, NoSpace, NotFound, StoreUnavailable
+from skill_store.landing import PARTIAL
 from skill_store.repository import Repository
 from tests.seaweedfs import Bucket
 from tests.store.conftest import Folder, files_below
@@ -45,7 +46,7 @@ def key_of(ref: VersionRef, name: str = WEIGHTS) -> str:
 def test_ranges_make_the_same_file(repository: Repository, ref: VersionRef, model: Path, tmp_path: Path):
     repository.download(ref, tmp_path / "out")
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
-    assert not [name for name in files_below(tmp_path / "out") if name.endswith(transfer.PARTIAL)]
+    assert not [name for name in files_below(tmp_path / "out") if name.endswith(PARTIAL)]
 
 
 def flipped(data: bytes) -> bytes:
@@ -71,7 +72,7 @@ def test_damaged_weights_are_refused_by_name(
     assert refused.value.file == WEIGHTS
     left = files_below(tmp_path / "out")
     assert WEIGHTS not in left
-    assert WEIGHTS + transfer.PARTIAL not in left
+    assert WEIGHTS + PARTIAL not in left
     assert ".skill/manifest.json" not in left
     with pytest.raises(DigestMismatch, match=expected):
         repository.verify(ref)

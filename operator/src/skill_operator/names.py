@@ -30,6 +30,11 @@ def event_name(update: str, *identity: str) -> str:
     return f"{update}.{hashlib.sha256('/'.join(identity).encode()).hexdigest()[:16]}"
 
 
+def version_in(weights: str) -> str:
+    """Returns the version that an annotation names (`<repository>/versions/<version>@<digest>`); empty for none."""
+    return weights.partition("@")[0].rpartition("/versions/")[2] if "/versions/" in weights else ""
+
+
 def _hash(text: str) -> str:
     # Letters only: a name that ends in a number could be mistaken for a pod index.
     digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

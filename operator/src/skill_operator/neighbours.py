@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skill_operator.api import ConditionType, Reason
+from skill_operator.names import version_in
 from skill_operator.observed import Neighbour
 from skill_operator.status import Status, is_reverting, read
 
@@ -92,6 +93,8 @@ def neighbour(raw: Raw) -> Neighbour:
         promoted_at=rolled_out.last_transition_time if rolled_out and rolled_out.status == "True" else "",
         rolling=_target(metadata["namespace"], serving) if is_rolling and serving else "",
         is_reverting=going_back,
+        holds=() if status.is_final and not going_back else _versions(status),
+        leaves=_left_behind(_target(metadata["namespace"], serving) if serving else "", status),
     )
 
 
@@ -112,6 +115,17 @@ def _target(namespace: str, reference: Raw) -> str:
 def target_key(namespace: str, kind: str, name: str) -> str:
     """Returns how a serving target is called among all of the cluster."""
     return f"{namespace}/{kind}/{name}"
+
+
+def _versions(status: Status) -> tuple[str, ...]:
+    rollout = (status.rollout.previous, status.rollout.candidate) if status.rollout else ()
+    named = [status.parent.version if status.parent else "", status.published.version if status.published else ""]
+    return tuple(name for name in (*named, *(version_in(weights) for weights in rollout)) if name)
+
+
+def _left_behind(target: str, status: Status) -> tuple[str, str]:
+    is_served = target and _promoted_from(status) and status.published
+    return (target, status.published.version) if is_served and status.published else ("", "")
 
 
 def model_key(uri: str) -> str:

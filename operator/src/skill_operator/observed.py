@@ -189,6 +189,10 @@ class Neighbour:
     rolling: str
     """`namespace/kind/name` of the target that it is rolling; empty for none."""
     is_reverting: bool
+    holds: tuple[str, ...] = ()
+    """Names of versions without which it could not go on or back: retention leaves them."""
+    leaves: tuple[str, str] = ("", "")
+    """A target, as `rolling` names it, and the name of the version that it has left there; empty for none."""
 
     @property
     def place(self) -> tuple[str, str, str]:

@@ -26,6 +26,8 @@ class Model(Document):
     """A plain Hugging Face directory, imported once as version 000000 where the repository is still empty."""
     parent: str = ""
     """Refuse to train unless the head's digest is exactly this."""
+    keep_versions: int | None = Field(None, ge=2, le=1000)
+    """How many versions of the lineage stay after promotion; None: all."""
 
 
 class Skill(Document):

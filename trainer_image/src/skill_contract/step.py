@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from skill_contract.model import Document
 from skill_contract.spec import Data, Gates, Method, Model, Skill, Training
 
@@ -49,6 +51,16 @@ class Pod(Document):
     """`http://<pod IP>:<port>`"""
 
 
+class Retention(Document):
+    """Which versions the promote step leaves once it has moved the head; with none of this document, all."""
+
+    keep_versions: int = Field(ge=2)
+    in_use: tuple[str, ...] = ()
+    """Names of versions that stay whatever their age: served, to be gone back to, or at work."""
+    updates: tuple[str, ...] = ()
+    """Uids of updates that have not ended: their checkpoints stay."""
+
+
 class PromoteConfig(Document):
     """Configuration of the `promote` step: prove what the pods serve, then move the head to `version`.
 
@@ -65,3 +77,4 @@ class PromoteConfig(Document):
     pods: tuple[Pod, ...] = ()
     prove_only: bool = False
     """Leave the head where it is: the rest of the pods is still to come."""
+    retention: Retention | None = None

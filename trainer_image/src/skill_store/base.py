@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from skill_store.download import copy_down
 from skill_store.errors import ModelInvalid, NotFound
 from skill_store.folder import FolderStore
 from skill_store.objects import open_store
-from skill_store.transfer import copy_down
 
 WANTED = (
     "config.json",

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from skill_contract.manifest import Manifest, VersionRef
+from skill_contract.manifest import VersionRef
 from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import CONFIG_VARIABLE, PromoteConfig, Step
-from skill_store import layout
+from skill_store import by_hand, layout
 from skill_store.errors import NotFound, StoreError, nothing_else
-from skill_store.fetch import failure, fetch
+from skill_store.fetch import Cache, failure, fetch
 from skill_store.promote import UNKNOWN_FAULT, promote
 from skill_store.repository import Repository
 from skill_store.termination import write_termination_message
@@ -74,6 +74,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="what to fetch without --weights: a repository, for its head, or a version (default: $SKILL_DEFAULT)",
     )
+    getting.add_argument(
+        "--cache",
+        default=os.environ.get("SKILL_CACHE", ""),
+        metavar="DIR",
+        help="folder on the node, shared by its pods, that keeps files for the next (default: $SKILL_CACHE, or none)",
+    )
+    getting.add_argument(
+        "--cache-gb",
+        default=os.environ.get("SKILL_CACHE_GB", ""),
+        metavar="GB",
+        help="most that the cache holds; the least recently used files go first (default: $SKILL_CACHE_GB, or as much"
+        " as leaves 15%% of the volume free)",
+    )
     command(
         _promote,
         "promote",
@@ -89,18 +102,31 @@ def _parser() -> argparse.ArgumentParser:
     command(_head, "head", "Print the current version, as a pod's annotation names it").add_argument(
         "repository", metavar="REPOSITORY"
     )
-    command(_list, "ls", "List the versions from the head to the base").add_argument("repository", metavar="REPOSITORY")
     verifying = command(
         _verify, "verify", "Read every byte of a version, or of all from the head to the base, and compare"
     )
     verifying.add_argument("place", metavar="REPOSITORY[/versions/VERSION]")
+    by_hand.add_commands(command)
     return parser
+
+
+def _cache(options: argparse.Namespace) -> Cache | None:
+    """Raises StoreError where the limit is no size: a usage error would leave no message in the pod."""
+    if not options.cache:
+        return None
+    try:
+        limit = float(options.cache_gb) if options.cache_gb else None
+    except ValueError:
+        limit = 0.0
+    if limit is not None and not limit > 0:
+        raise StoreError(f"{options.cache_gb!r} is no size for a cache; write a number of gigabytes above 0, or none")
+    return Cache(Path(options.cache), int(limit * 1e9) if limit else None)
 
 
 def _fetch(options: argparse.Namespace) -> int:
     try:
         with nothing_else():
-            message, code = fetch(options.to, options.weights, options.default), 0
+            message, code = fetch(options.to, options.weights, options.default, _cache(options)), 0
     except StoreError as error:
         message, code = failure(error, options.weights, options.default), _code(error)
         print(f"skill-store: {message.reason}: {message.message}", file=sys.stderr)
@@ -140,23 +166,6 @@ def _head(options: argparse.Namespace) -> int:
         )
     print(layout.version_uri(repository.uri, head.ref))
     return 0
-
-
-def _list(options: argparse.Namespace) -> int:
-    columns = "{:<20}  {:<24}  {:>14}  {:>9}  {}"
-    print(columns.format("VERSION", "SKILL", "SCORE", "RETENTION", "CREATED"))
-    for ref, manifest in Repository(options.repository).lineage():
-        print(columns.format(ref.version, manifest.skill or "(base)", *_scores(manifest), manifest.created).rstrip())
-    return 0
-
-
-def _scores(manifest: Manifest) -> tuple[str, str]:
-    """Returns the skill's score before and after, and the worst retention, as a list shows them."""
-    evaluation = manifest.evaluation
-    if evaluation is None:
-        return "", ""
-    skill, worst = evaluation.new_skill, evaluation.worst_retention
-    return (f"{skill.before:.2f} -> {skill.after:.2f}" if skill else "", f"{worst:.3f}" if worst is not None else "")
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -93,6 +93,10 @@ class StoreUnavailable(StoreError):
     retriable = True
 
 
+class BeingRemoved(StoreUnavailable):
+    """Retention is removing what stands in the same folder; once it is done, the folder may be filled anew."""
+
+
 class UnknownFault(StoreError):
     """A fault that nobody thought of."""
 

@@ -11,12 +11,15 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from skill_contract.manifest import FetchMessage, Manifest, VersionRef
 from skill_store import layout
 from skill_store.errors import AccessDenied, BucketMissing, DigestMismatch, NoSpace, NotFound, StoreError
+from skill_store.landing import PARTIAL, finished_name
+from skill_store.node_cache import NodeCache
 from skill_store.repository import Repository
 
 POLL_SECONDS = 2.0
@@ -27,7 +30,15 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-def fetch(to: Path, weights: str, default: str) -> FetchMessage:
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Where files are kept on the node for other pods, and how many bytes of them; None: as the volume has room."""
+
+    folder: Path
+    limit_bytes: int | None = None
+
+
+def fetch(to: Path, weights: str, default: str, cache: Cache | None = None) -> FetchMessage:
     """Returns the message about a version now in the folder, as a plain Hugging Face directory with its `.skill`.
 
     `weights` (`<repository>/versions/<version>@<digest>`) is taken where it is not empty, else `default` (a repository,
@@ -40,9 +51,10 @@ def fetch(to: Path, weights: str, default: str) -> FetchMessage:
     repository, ref = _wanted(weights, default)
     _log.info("fetching %s into %s", layout.version_uri(repository.uri, ref), to)
     manifest = repository.manifest(ref)
+    node = NodeCache(cache.folder, cache.limit_bytes, manifest.files) if cache else None
     try:
-        make_room(to, manifest)
-        repository.download(ref, to, _saying())
+        make_room(to, manifest, node)
+        repository.download(ref, to, _saying(), node)
     except OSError as error:
         raise StoreError(f"{to} cannot be written: {error}; mount a volume there that this user may write") from error
     size = sum(file.size for file in manifest.files)
@@ -107,8 +119,10 @@ def _wait_for(look: Callable[[], _T | None], why: str) -> _T:
     return found
 
 
-def make_room(folder: Path, manifest: Manifest) -> None:
+def make_room(folder: Path, manifest: Manifest, cache: NodeCache | None = None) -> None:
     """Removes from a folder what cannot be part of the version, and makes sure that the rest fits.
+
+    What an earlier attempt has brought of one of its files stays.
 
     Raises:
         StoreError: when the folder holds files that no fetch has put there: they may be somebody's.
@@ -123,22 +137,32 @@ def make_room(folder: Path, manifest: Manifest) -> None:
     ours.mkdir(exist_ok=True)
     sizes = {file.path: file.size for file in manifest.files}
     for path in present:
-        if path.is_symlink() or sizes.get(path.relative_to(folder).as_posix()) != path.stat().st_size:
+        name = path.relative_to(folder).as_posix()
+        is_landing = finished_name(name) in sizes and name not in sizes and not (folder / finished_name(name)).exists()
+        if path.is_symlink() or not (is_landing or sizes.get(name) == path.stat().st_size):
             path.unlink()
     for path in sorted((path for path in folder.rglob("*") if path.is_dir() and path != ours), reverse=True):
         with contextlib.suppress(OSError):  # not empty, or the file system's own
             path.rmdir()
-    _check_space(folder, manifest)
+    _check_space(folder, manifest, cache)
 
 
-def _check_space(folder: Path, manifest: Manifest) -> None:
+def _check_space(folder: Path, manifest: Manifest, cache: NodeCache | None) -> None:
     # What is still there has the right size; if its bytes are wrong, the transfer says so when it does not fit.
-    needed = sum(file.size for file in manifest.files if not (folder / file.path).is_file())
+    missing = [file for file in manifest.files if not (folder / file.path).is_file()]
+    needed = sum(file.size - _landed(folder / f"{file.path}{PARTIAL}") for file in missing)
+    if cache:
+        cache.make_way(folder, needed)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise NoSpace(
             f"{folder} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed; give the volume more room"
         )
+
+
+def _landed(partial: Path) -> int:
+    """Returns how many bytes of a file that is still landing have a place on the disk already."""
+    return partial.stat().st_blocks * 512 if partial.is_file() else 0
 
 
 def _saying() -> Callable[[int, int], None]:

@@ -70,7 +70,9 @@ class FolderStore:
         for path in paths:
             key = path.relative_to(self.root).as_posix()
             if key != _LOCK and not key.startswith(f"{_INCOMING}/"):
-                yield Entry(key, path.stat().st_size)
+                with suppress(FileNotFoundError):  # removed since
+                    found = path.stat()
+                    yield Entry(key, found.st_size, found.st_mtime)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Removes files, and the folders that they leave empty."""

@@ -18,6 +18,8 @@ MANIFEST = ".skill/manifest.json"
 GOLDEN = ".skill/golden.json"
 SUITES = ".skill/suites/"
 PROBES = ".probe/"
+VERSIONS = "versions/"
+RUNS = "runs/"
 
 _VERSION = re.compile(r"\d{6,}-[0-9a-f]{12}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -26,12 +28,12 @@ _CHECKPOINT = re.compile(r"step-(\d{6,})/")
 
 def version_folder(version: str) -> str:
     """Returns `versions/<version>/`. The slash at the end keeps a version apart from one whose name is longer."""
-    return f"versions/{version}/"
+    return f"{VERSIONS}{version}/"
 
 
 def run_folder(update_uid: str) -> str:
     """Returns `runs/<uid>/`: checkpoints and small files of one update."""
-    return f"runs/{checked_path(update_uid)}/"
+    return f"{RUNS}{checked_path(update_uid)}/"
 
 
 def checkpoint_folder(update_uid: str, step: int) -> str:

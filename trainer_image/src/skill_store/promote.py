@@ -14,6 +14,7 @@ from skill_store.errors import HeadMoved, NotFound, StoreError, nothing_else
 from skill_store.proof import PodProof, backwards
 from skill_store.prove import prove
 from skill_store.repository import Head, Repository
+from skill_store.retention import Policy, remove
 
 UNKNOWN_FAULT = 1
 """Exit code of a fault that may pass: the operator tries again."""
@@ -36,7 +37,8 @@ def _promote(config: PromoteConfig) -> Outcome:
     candidate = VersionRef(version=config.version, digest=config.digest)
     head = repository.head()
     if head and head.ref == candidate:
-        return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head already")
+        tidied = _tidy(config)
+        return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head already{tidied}")
     if head is None or head.digest != config.parent_digest:
         now = f"{head.version} ({head.digest})" if head else "gone"
         raise HeadMoved(
@@ -50,7 +52,30 @@ def _promote(config: PromoteConfig) -> Outcome:
     if config.prove_only:
         return _answer(config, Result.SUCCEEDED, "Proved", f"{config.version} is what is served so far", proofs)
     repository.move_head(candidate, expected=head, update=config.update)
-    return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head", proofs)
+    return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head{_tidy(config)}", proofs)
+
+
+def _tidy(config: PromoteConfig) -> str:
+    """Returns what retention did, to be said after what was promoted: its failure is no failure of the promotion."""
+    asked = config.retention
+    if asked is None:
+        return ""
+    policy = Policy(
+        keep=asked.keep_versions,
+        in_use=frozenset({*asked.in_use, config.version}),
+        updates=frozenset({*asked.updates, config.update.uid}),
+    )
+    try:
+        with nothing_else():
+            removed = remove(config.model_uri, policy).removed
+    except StoreError as error:
+        _log.warning("retention failed: %s", error.message)
+        return f"; old versions were not removed: {error.message}"
+    for each in removed:
+        _log.info("removed %s %s: it %s", each.kind, each.name, each.why)
+    versions = [each for each in removed if each.kind == "version"]
+    gigabytes = sum(each.size for each in removed) / 1e9
+    return f"; {len(versions)} old versions were removed ({gigabytes:.2f} GB with leftovers)" if removed else ""
 
 
 def _prove(repository: Repository, config: PromoteConfig, candidate: VersionRef, head: Head) -> list[PodProof]:

@@ -25,6 +25,8 @@ class Entry:
 
     key: str
     size: int
+    modified: float
+    """When it was written, Unix seconds, by the store's clock."""
 
 
 class ObjectStore(Protocol):

@@ -7,6 +7,7 @@ a faster one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,9 @@ from skill_contract.model import ContractError, Document
 from skill_contract.step import UpdateIdentity
 from skill_store import layout, transfer
 from skill_store.base import BaseModelFiles
+from skill_store.download import download
 from skill_store.errors import (
+    BeingRemoved,
     DigestMismatch,
     HeadMoved,
     ModelInvalid,
@@ -29,9 +32,12 @@ from skill_store.errors import (
     StoreError,
     VersionMissing,
 )
-from skill_store.objects import open_store
+from skill_store.landing import PARTIAL, finished_name
+from skill_store.node_cache import NodeCache
+from skill_store.objects import Stored, open_store
 from skill_store.probe import check_conditional_writes
 from skill_store.runs import Run
+from skill_store.tombstone import Tombstone
 from skill_store.transfer import Progress
 
 _log = logging.getLogger(__name__)
@@ -82,7 +88,8 @@ class Repository:
 
         Raises:
             HeadMoved: when the head is neither.
-            VersionMissing, DigestMismatch: when `to` is no version: the head never names one that is not there.
+            VersionMissing, DigestMismatch: when `to` is no version: the head never names one that is not there. Where
+                retention was faster by a hair, it is moved back.
         """
         parent = self.manifest(to).parent
         if expected and expected.ref == to:
@@ -96,7 +103,19 @@ class Repository:
             )
         except PreconditionFailed:
             return self._head_at(to, expected)
-        return head.model_copy(update={"etag": etag})
+        moved = head.model_copy(update={"etag": etag})
+        self._look_again(moved, expected)
+        return moved
+
+    def _look_again(self, moved: Head, expected: Head | None) -> None:
+        """Of a removal and a promotion at the same instant each looks again after its own write: one sees the other."""
+        try:
+            self.manifest(moved.ref)
+        except VersionMissing:
+            if expected:
+                with contextlib.suppress(PreconditionFailed):
+                    self._store.put(layout.HEAD, expected.dump_json().encode(), if_match=moved.etag)
+            raise
 
     def _head_at(self, to: VersionRef, expected: Head | None) -> Head:
         found = self.head()
@@ -121,42 +140,49 @@ class Repository:
             VersionMissing: when there is none.
             DigestMismatch: when it is another one than the reference says.
         """
-        data = self._manifest_bytes(ref.version)
-        place = f"{self.uri}/{layout.version_folder(ref.version)}{layout.MANIFEST}"
-        if digest_of(data) != ref.digest:
-            raise DigestMismatch(f"{place} has digest {digest_of(data)} and not {ref.digest}", file=layout.MANIFEST)
-        try:
-            manifest = Manifest.parse_json(data)
-        except ContractError as error:
-            raise DigestMismatch(
-                f"{place} cannot be read by this version of skillupdate: {error}", file=layout.MANIFEST
-            ) from error
-        if version_name(manifest.sequence, ref.digest) != ref.version:
-            raise DigestMismatch(
-                f"{place} belongs to {version_name(manifest.sequence, ref.digest)}", file=layout.MANIFEST
-            )
-        for file in manifest.files:
-            layout.checked_path(file.path)
-        return manifest
+        return parse_manifest(self.uri, ref, self._manifest_bytes(ref.version))
+
+    def record(self, ref: VersionRef) -> tuple[Manifest, Tombstone | None]:
+        """Returns a version's manifest also where retention has taken the version away, then with its tombstone.
+
+        Raises as `manifest` does for everything else.
+        """
+        data = self._stored_manifest(ref.version).data
+        tombstone = Tombstone.of(data)
+        if tombstone and not tombstone.manifest:
+            raise VersionMissing(f"{self.uri}: the upload of {ref.version} was never completed", file=layout.MANIFEST)
+        return parse_manifest(self.uri, ref, tombstone.manifest.encode() if tombstone else data), tombstone
 
     def _manifest_bytes(self, version: str) -> bytes:
+        data = self._stored_manifest(version).data
+        if tombstone := Tombstone.of(data):
+            raise VersionMissing(
+                f"{self.uri}: version {version} was removed on {tombstone.removed} ({tombstone.why}); see which there"
+                f" are with: skill-store ls {self.uri}",
+                file=layout.MANIFEST,
+            )
+        return data
+
+    def _stored_manifest(self, version: str) -> Stored:
         try:
-            return self._store.get(layout.version_folder(version) + layout.MANIFEST).data
+            return self._store.get(layout.version_folder(version) + layout.MANIFEST)
         except NotFound as error:
             raise VersionMissing(
                 f"{self.uri} has no version {version}: there is no manifest", file=layout.MANIFEST
             ) from error
 
-    def download(self, ref: VersionRef, folder: Path, progress: Progress | None = None) -> Manifest:
+    def download(
+        self, ref: VersionRef, folder: Path, progress: Progress | None = None, cache: NodeCache | None = None
+    ) -> Manifest:
         """Downloads a version's files, verified while landing, and returns its manifest, which is written last.
 
         The folder then is a plain Hugging Face directory; other files in it stay.
         """
         manifest = self.manifest(ref)
-        transfer.download(self._store, layout.version_folder(ref.version), folder, manifest.files, progress)
+        download(self._store, layout.version_folder(ref.version), folder, manifest.files, progress, cache=cache)
         target = folder / layout.MANIFEST
         target.parent.mkdir(parents=True, exist_ok=True)
-        arriving = target.with_name(target.name + transfer.PARTIAL)
+        arriving = target.with_name(target.name + PARTIAL)
         arriving.write_bytes(self._manifest_bytes(ref.version))
         arriving.replace(target)
         return manifest
@@ -205,17 +231,24 @@ class Repository:
                 )
         data = manifest.model_copy(update={"files": files}).encode()
         ref = VersionRef(version=version_name(manifest.sequence, digest_of(data)), digest=digest_of(data))
-        if not self._exists(ref):
-            self._send(folder, files, ref, progress)
-            self._seal(ref, data)
+        self._place(folder, files, ref, data, progress)
         return ref
 
-    def _exists(self, ref: VersionRef) -> bool:
+    def _place(
+        self, folder: Path, files: Sequence[File], ref: VersionRef, data: bytes, progress: Progress | None
+    ) -> None:
         try:
-            self.manifest(ref)
+            there = self._stored_manifest(ref.version)
         except VersionMissing:
-            return False
-        return True
+            there = None
+        tombstone = Tombstone.of(there.data) if there else None
+        if there and not tombstone:
+            parse_manifest(self.uri, ref, there.data)  # fine if it is the same, DigestMismatch if not
+            return
+        if tombstone and not tombstone.done:
+            raise _being_removed(self.uri, ref)
+        self._send(folder, files, ref, progress)
+        self._seal(ref, data, there.etag if there else None)
 
     def _send(self, folder: Path, files: Sequence[File], ref: VersionRef, progress: Progress | None) -> None:
         # The folder's name depends on the hash of every file: what a broken attempt left there is of these very files.
@@ -231,12 +264,16 @@ class Repository:
                     f"{self.uri}/{prefix}{file.path} has {size} bytes after an upload of {file.size}", file=file.path
                 )
 
-    def _seal(self, ref: VersionRef, data: bytes) -> None:
+    def _seal(self, ref: VersionRef, data: bytes, over: str | None) -> None:
+        """Writes the manifest: where there is nothing, or over the tombstone with the etag `over`."""
         key = layout.version_folder(ref.version) + layout.MANIFEST
         try:
-            self._store.put(key, data, if_absent=True)
+            self._store.put(key, data, if_absent=over is None, if_match=over)
         except PreconditionFailed:
-            self.manifest(ref)  # somebody else, or our own lost answer: fine if it is the same, DigestMismatch if not
+            try:
+                self.manifest(ref)  # somebody else, or our own lost answer: fine if it is the same
+            except VersionMissing as error:
+                raise _being_removed(self.uri, ref) from error
 
     def import_base(
         self, base_uri: str, *, scratch: Path | None = None, progress: Progress | None = None
@@ -264,16 +301,20 @@ class Repository:
             return head.ref
 
     def lineage(self) -> Iterator[tuple[VersionRef, Manifest]]:
-        """Yields the head's version and its ancestors, newest first; ends early at one that retention has removed."""
+        """Yields the head's version and its ancestors, newest first, without those that retention has removed.
+
+        Ends early at one that is gone without a trace.
+        """
         head = self.head()
         ref = head.ref if head else None
         while ref:
             try:
-                manifest = self.manifest(ref)
+                manifest, tombstone = self.record(ref)
             except VersionMissing:
                 _log.warning("%s: the lineage ends at %s, which is gone", self.uri, ref.version)
                 return
-            yield ref, manifest
+            if tombstone is None:
+                yield ref, manifest
             ref = manifest.parent
 
     def check_conditional_writes(self) -> None:
@@ -285,9 +326,40 @@ class Repository:
         return Run(self._store, update_uid)
 
 
+def parse_manifest(uri: str, ref: VersionRef, data: bytes) -> Manifest:
+    """Returns the manifest of a version of the repository at `uri`, after every check that needs no more than it.
+
+    Raises:
+        DigestMismatch: when it is not the one that the reference names, or cannot be read.
+        StoreError: when a file's path leads out of the version's folder.
+    """
+    place = f"{uri}/{layout.version_folder(ref.version)}{layout.MANIFEST}"
+    if digest_of(data) != ref.digest:
+        raise DigestMismatch(f"{place} has digest {digest_of(data)} and not {ref.digest}", file=layout.MANIFEST)
+    try:
+        manifest = Manifest.parse_json(data)
+    except ContractError as error:
+        raise DigestMismatch(
+            f"{place} cannot be read by this version of skillupdate: {error}", file=layout.MANIFEST
+        ) from error
+    if version_name(manifest.sequence, ref.digest) != ref.version:
+        raise DigestMismatch(f"{place} belongs to {version_name(manifest.sequence, ref.digest)}", file=layout.MANIFEST)
+    for file in manifest.files:
+        layout.checked_path(file.path)
+    return manifest
+
+
 def _paths(folder: Path) -> list[str]:
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if path != layout.MANIFEST and not path.endswith(transfer.PARTIAL))
+    return sorted(path for path in found if path != layout.MANIFEST and finished_name(path) == path)
+
+
+def _being_removed(uri: str, ref: VersionRef) -> BeingRemoved:
+    return BeingRemoved(
+        f"{uri}: retention is removing what is left of {ref.version}, older than its time of grace; publish again when"
+        " it is done, in some minutes",
+        file=layout.MANIFEST,
+    )
 
 
 def _who(head: Head) -> str:

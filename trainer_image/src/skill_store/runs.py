@@ -13,6 +13,7 @@ from pathlib import Path
 from skill_contract.manifest import File
 from skill_contract.model import ContractError, Document
 from skill_store import layout, transfer
+from skill_store.download import download
 from skill_store.errors import DigestMismatch, NotFound, PreconditionFailed, StoreUnavailable
 from skill_store.protocol import ObjectStore
 from skill_store.transfer import Progress
@@ -131,7 +132,7 @@ class Run:
             raise DigestMismatch(f"{self._store.uri}/{self._manifest_key(step)} is damaged: {error}") from error
         for file in files:
             layout.checked_path(file.path)
-        transfer.download(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
+        download(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
 
     def remove_checkpoints(self) -> None:
         """Removes all checkpoints, complete or not: for a run that has its result, and needs none any more."""

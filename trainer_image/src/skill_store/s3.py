@@ -129,7 +129,8 @@ class S3Store:
         with self._translated(prefix):
             for page in pages:
                 for item in page.get("Contents", ()):
-                    yield Entry(item["Key"].removeprefix(self._prefix), item["Size"])
+                    key = item["Key"].removeprefix(self._prefix)
+                    yield Entry(key, item["Size"], item["LastModified"].timestamp())
 
     def delete(self, keys: Iterable[str]) -> None:
         """Removes objects in batches, in the order given; raises for the first that the store did not remove."""

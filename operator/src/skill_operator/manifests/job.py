@@ -12,7 +12,7 @@ from typing import Any
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import ExitCode
 from skill_contract.spec import SkillUpdateSpec, Training
-from skill_contract.step import PROGRESS_PORT, Pod, PromoteConfig, Step, TrainConfig
+from skill_contract.step import PROGRESS_PORT, Pod, PromoteConfig, Retention, Step, TrainConfig
 from skill_operator.api import (
     API_VERSION,
     FIELD_MANAGER,
@@ -100,6 +100,7 @@ def promote_job(
     version: VersionRef,
     parent_digest: str,
     pods: tuple[Pod, ...] = (),
+    retention: Retention | None = None,
     step: str = Step.PROMOTE,
     run: int = 1,
 ) -> dict[str, Any]:
@@ -113,6 +114,7 @@ def promote_job(
         served_model_name=spec.serving.served_model_name if spec.serving else "",
         pods=pods,
         prove_only=step == PROVE,
+        retention=retention,
     )
     template = placeless(spec.training.template)
     template.pop("image", None)  # the image in the template is the user's own trainer; this is the store's step

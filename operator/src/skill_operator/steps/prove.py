@@ -15,6 +15,7 @@ from skill_operator.manifests.job import PROVE, promote_job
 from skill_operator.observed import ServingPod, StepJob
 from skill_operator.status import Failure, Status
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
+from skill_operator.steps.retention import retention
 from skill_operator.steps.rollback import begin_rollback
 from skill_operator.steps.target import standing
 from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, State, Verdict, fail, published, reached, succeed
@@ -141,6 +142,7 @@ def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
         parent_digest=parent.digest,
         pods=_addresses(facts, pods),
         step=step,
+        retention=retention(facts) if step == Step.PROMOTE else None,
         run=run,
     )
     waits = job is not None and job.deleting

@@ -1,0 +1,171 @@
+"""A version's download beside s5cmd's of the same objects from one SeaweedFS, in turns; prints a table in Markdown.
+
+python -m benchmarks.store [--gigabytes 2] [--shards 4] [--rounds 5] [--folder DIR]
+
+Ours (`skill-store fetch`) hashes every byte and compares; s5cmd copies. Both are processes of their own, from their
+start to their end, and write to the same disk. Times mean something on a machine that does nothing else; seconds of
+processor are less easily disturbed. s5cmd is built once from its Go module, into the cache of the tests' programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.binaries import binary
+from tests.seaweedfs import SeaweedFS
+
+from skill_contract.manifest import Manifest
+from skill_store import layout
+from skill_store.repository import Repository
+
+SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja")
+WANTED_SHARE = 0.7
+"""Of s5cmd's speed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One download."""
+
+    seconds: float
+    client_cpu: float
+    """Seconds of processor, user and system, of the client."""
+    server_cpu: float
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    command: Callable[[Path], Sequence[str | Path]]
+    """From the folder to fill."""
+
+
+def main() -> None:
+    """Runs all contenders in turns, the order reversed every second round; exits with 1 below the wanted share."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--shards", type=int, default=4, help="files that the weights are in")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where everything lies meanwhile (default: the temporary folder)")
+    options = parser.parse_args()
+    s5cmd = binary("s5cmd")
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="store-") as name, _served(Path(name)) as server:
+        folder = Path(name)
+        version, size = _publish(server, folder / "model", int(options.gigabytes * 1e9), options.shards)
+        contenders = _contenders(s5cmd, server, version, folder / "cache")
+        runs = _measure(contenders, folder / "out", options.rounds, size)
+    print(table(runs, size, options.shards))
+    share = _share(runs["skill-store fetch"], runs["s5cmd cp"])
+    print(f"\nskill-store fetch has {share:.0%} of s5cmd's speed; at least {WANTED_SHARE:.0%} are wanted")
+    sys.exit(share < WANTED_SHARE)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[SeaweedFS]:
+    (folder / "server").mkdir()
+    with SeaweedFS.start(folder / "server") as server:
+        os.environ |= server.environment
+        yield server
+
+
+def _publish(server: SeaweedFS, folder: Path, size: int, shards: int) -> tuple[str, int]:
+    """Returns a version with so many bytes of weights, as `<repository>/versions/<version>@<digest>`, and its size."""
+    folder.mkdir()
+    for name in SMALL_FILES:
+        (folder / name).write_text(f"{name}\n" * 1000)
+    for number in range(shards):
+        with (folder / f"model-{number + 1:05}-of-{shards:05}.safetensors").open("wb") as shard:
+            for start in range(0, size // shards, 1 << 24):
+                shard.write(os.urandom(min(1 << 24, size // shards - start)))
+    repository = Repository(f"s3://{server.create_bucket()}/m")
+    ref = repository.publish(folder, Manifest(files=(), sequence=0))
+    shutil.rmtree(folder)
+    return layout.version_uri(repository.uri, ref), sum(file.size for file in repository.manifest(ref).files)
+
+
+def _contenders(s5cmd: Path, server: SeaweedFS, version: str, cache: Path) -> list[Contender]:
+    ours = [sys.executable, "-m", "skill_store.cli", "fetch", "--weights", version, "--to"]
+    objects = f"{version.partition('@')[0]}/*"
+    theirs = [s5cmd, "--log=error", f"--endpoint-url={server.endpoint}", "cp"]
+    return [
+        Contender("s5cmd cp", lambda to: [*theirs, objects, f"{to}/"]),
+        Contender("skill-store fetch", lambda to: [*ours, to]),
+        Contender("skill-store fetch, from the node's cache", lambda to: [*ours, to, "--cache", cache]),
+    ]
+
+
+def _measure(contenders: Sequence[Contender], out: Path, rounds: int, size: int) -> dict[str, list[Run]]:
+    runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
+    for number in range(-1, rounds):  # the first fills the caches, and is not counted
+        for contender in contenders if number % 2 else reversed(contenders):
+            run = _run(contender.command(out), out, size)
+            print(f"round {number + 1}: {contender.name}: {run.seconds:.2f} s", file=sys.stderr)
+            if number >= 0:
+                runs[contender.name].append(run)
+    return runs
+
+
+def _run(command: Sequence[str | Path], out: Path, size: int) -> Run:
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()  # what the one before has written is not to be paid for by this one
+    log = out.with_suffix(".log")
+    before, started = _server_cpu(), time.monotonic()
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    arrived = sum(path.stat().st_size for path in out.rglob("*") if path.is_file() and path.name != "manifest.json")
+    if process.returncode or arrived != size:
+        raise RuntimeError(f"{command}: exit code {process.returncode}, {arrived} bytes of {size}: {log.read_text()}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, _server_cpu() - before)
+
+
+def _server_cpu() -> float:
+    """Returns the seconds of processor that the server has used: it is our only child that lasts."""
+    ticks = 0
+    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def table(runs: dict[str, list[Run]], size: int, shards: int) -> str:
+    """Returns the medians, with the least and the most, as a table in Markdown."""
+    gigabytes = size / 1e9
+    lines = [
+        f"| {gigabytes:.2f} GB in {shards} files | s | GB/s | CPU s/GB, client | CPU s/GB, server |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, all_runs in runs.items():
+        cells = (
+            _spread([run.seconds for run in all_runs]),
+            f"{gigabytes / statistics.median(run.seconds for run in all_runs):.2f}",
+            _spread([run.client_cpu / gigabytes for run in all_runs]),
+            _spread([run.server_cpu / gigabytes for run in all_runs]),
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def _share(ours: Sequence[Run], theirs: Sequence[Run]) -> float:
+    return statistics.median(run.seconds for run in theirs) / statistics.median(run.seconds for run in ours)
+
+
+if __name__ == "__main__":
+    main()
