@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from skill_contract.manifest import Manifest, VersionRef
 from skill_contract.outcome import Outcome, Result
-from skill_contract.step import Pod, PromoteConfig, UpdateIdentity
+from skill_contract.step import Pod, PromoteConfig, Retention, UpdateIdentity
 from skill_store.promote import promote
 from skill_store.prove import prove
 from skill_store.repository import Repository
@@ -173,3 +174,35 @@ def test_a_fault_that_nobody_thought_of_is_said_too(
     code, outcome = run(settings)
     assert (code, outcome.outcome, outcome.reason) == (1, Result.FAILED, "UnknownFault")
     assert "OSError" in outcome.message
+
+
+def test_promotion_removes_what_is_older_than_what_is_kept(
+    run: Run, repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    refs = [repository.head().ref]
+    for skill in "abcd":
+        refs.append(publish_child(repository, model, refs[-1], skill))
+        repository.move_head(refs[-1], expected=repository.head())
+    for file in (Path(repository.uri.removeprefix("file://"))).rglob("*"):
+        os.utime(file, (0, 0))
+    last = publish_child(repository, model, refs[-1], "e")
+    settings = config(repository, last).model_copy(
+        update={"retention": Retention(keep_versions=3, in_use=(refs[2].version,))}
+    )
+    code, outcome = run(settings.dump_json())
+    assert (code, outcome.reason) == (0, "Promoted")
+    assert "1 old versions were removed" in outcome.message
+    assert [ref for ref, _ in repository.lineage()] == [last, refs[4], refs[3], refs[2], refs[0]]
+    assert run(settings.dump_json())[1].message == f"{last.version} is the head already"
+
+
+def test_a_retention_that_fails_is_said_and_promotes_all_the_same(
+    repository: Repository, child: VersionRef, tmp_path: Path
+):
+    settings = config(repository, child).model_copy(update={"retention": Retention(keep_versions=2)})
+    (tmp_path / "repository/versions/000009-0123456789ab/.skill").mkdir(parents=True)
+    (tmp_path / "repository/versions/000009-0123456789ab/.skill/manifest.json").write_text("{}")
+    outcome, code = promote(settings)
+    assert (outcome.outcome, code) == (Result.SUCCEEDED, 0)
+    assert "old versions were not removed: nothing is removed while a manifest is damaged" in outcome.message
+    assert repository.head().ref == child
