@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from skill_contract.manifest import FetchMessage, VersionRef
+from skill_contract.manifest import FetchMessage, Manifest, VersionRef
 from skill_store import fetch as module
 from skill_store import layout
 from skill_store.errors import NoSpace, StoreUnavailable
@@ -89,6 +93,41 @@ def test_another_version_in_the_folder_is_replaced_to_the_last_file(
     assert files_below(tmp_path / "weights") == MODEL_FILES
     assert (tmp_path / "weights/config.json").stat().st_ino == config, "equal files are kept"
     assert not (tmp_path / "weights/.skill/suites").exists()
+
+
+def peak_bytes(*arguments: str, **environment: str) -> int:
+    """Returns the most memory that a command had, after it has ended well."""
+    with skill_store(*arguments, **environment) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, process.stderr.read()
+    return usage.ru_maxrss * 1024
+
+
+def repository_with_head(repository: Repository, ref: VersionRef) -> str:
+    repository.move_head(ref, expected=None)
+    return repository.uri
+
+
+@pytest.mark.store
+def test_a_container_that_is_killed_goes_on_where_it_was_in_little_memory(s3: Bucket, tmp_path: Path):
+    """Killed for good in the middle of the weights; that no range comes twice is tested with the transfer."""
+    folder = write_model(tmp_path / "large", seed=3)
+    (folder / "model.safetensors").write_bytes(random.Random(3).randbytes(1 << 20) * 160)  # three ranges of 64 MiB
+    repository = Repository(f"{s3.uri}/m")
+    ref = repository.publish(folder, Manifest(files=(), sequence=0))
+    journal = tmp_path / "weights/model.safetensors.parts"
+    with skill_store("fetch", "--to", str(tmp_path / "weights"), SKILL_WEIGHTS=pinned(repository, ref)) as process:
+        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 1):
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, "it was not faster than a millisecond"
+    before = (tmp_path / "weights/model.safetensors.partial").stat().st_ino
+    small = peak_bytes("head", repository_with_head(repository, ref))
+    large = peak_bytes("fetch", "--to", str(tmp_path / "weights"), SKILL_WEIGHTS=pinned(repository, ref))
+    assert large - small < 80e6, "of 168 MB, only some pieces of 1 MiB are in memory at once"
+    assert (tmp_path / "weights/model.safetensors").stat().st_ino == before, "the same file was filled up"
+    assert files_below(tmp_path / "weights") == MODEL_FILES
 
 
 def test_a_folder_of_somebody_else_is_not_cleared(

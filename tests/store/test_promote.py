@@ -176,9 +176,7 @@ def test_a_fault_that_nobody_thought_of_is_said_too(
     assert "OSError" in outcome.message
 
 
-def test_promotion_removes_what_is_older_than_what_is_kept(
-    run: Run, repository: Repository, model: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_promotion_removes_what_is_older_than_what_is_kept(run: Run, repository: Repository, model: Path):
     refs = [repository.head().ref]
     for skill in "abcd":
         refs.append(publish_child(repository, model, refs[-1], skill))

@@ -15,8 +15,10 @@ import pytest
 from skill_contract.manifest import Manifest, VersionRef
 from skill_store import retry, transfer
 from skill_store.errors import DigestMismatch, NoSpace, NotFound, StoreUnavailable
-from skill_store.landing import PARTIAL
+from skill_store.folder import FolderStore
+from skill_store.landing import PARTIAL, PARTS
 from skill_store.repository import Repository
+from skill_store.s3 import S3Store
 from tests.seaweedfs import Bucket
 from tests.store.conftest import Folder, files_below
 
@@ -204,6 +206,76 @@ def test_a_store_that_stays_away_is_unavailable_and_not_damaged(breaking, tmp_pa
         repository.download(ref, tmp_path / "out")
     assert failed.value.retriable
     assert not (tmp_path / "out" / WEIGHTS).exists()
+
+
+RANGE = 64 << 10
+
+
+def begin(out: Path, weights: bytes, sha256: str, ranges: int, *, wrong: int = 0) -> None:
+    """Leaves a folder as a download does that was killed after some ranges, and in the middle of the next."""
+    out.mkdir(exist_ok=True)
+    came = bytearray(weights[: ranges * RANGE + 100]) + bytes(len(weights) - ranges * RANGE - 100)
+    came[:wrong] = bytes(wrong)
+    (out / (WEIGHTS + PARTIAL)).write_bytes(came)
+    lines = [sha256, *(f"{number * RANGE} {RANGE}" for number in range(ranges)), f"{ranges * RANGE} 6"]
+    (out / (WEIGHTS + PARTS)).write_text("\n".join(lines))
+
+
+class Reads:
+    """Notes which ranges of the weights the store was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.starts: list[int] = []
+        for kind in (FolderStore, S3Store):
+            monkeypatch.setattr(kind, "read", self._noting(kind.read))
+
+    def _noting(self, read):
+        def noted(store, key: str, start: int, length: int):
+            if key.endswith(WEIGHTS):
+                self.starts.append(start)
+            return read(store, key, start, length)
+
+        return noted
+
+
+def test_ranges_that_have_come_are_not_fetched_again(
+    repository: Repository, ref: VersionRef, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights, digest = (model / WEIGHTS).read_bytes(), weights_digest(repository, ref)
+    begin(tmp_path / "out", weights, digest, 3)
+    reads = Reads(monkeypatch)
+    repository.download(ref, tmp_path / "out")
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == weights
+    assert sorted(reads.starts) == [3 * RANGE, 4 * RANGE]
+    assert not [name for name in files_below(tmp_path / "out") if name.endswith((PARTIAL, PARTS))]
+
+
+@pytest.mark.parametrize("damage", ["other bytes", "another file's", "no journal"])
+def test_what_an_earlier_attempt_left_is_not_believed(
+    repository: Repository, ref: VersionRef, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+):
+    weights, digest = (model / WEIGHTS).read_bytes(), weights_digest(repository, ref)
+    begin(tmp_path / "out", weights, "0" * 64 if damage == "another file's" else digest, 3, wrong=50)
+    if damage == "no journal":
+        (tmp_path / "out" / (WEIGHTS + PARTS)).unlink()
+    reads = Reads(monkeypatch)
+    repository.download(ref, tmp_path / "out")
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == weights
+    assert {0, RANGE, 2 * RANGE} <= set(reads.starts)
+
+
+def weights_digest(repository: Repository, ref: VersionRef) -> str:
+    return next(file.sha256 for file in repository.manifest(ref).files if file.path == WEIGHTS)
+
+
+def test_damaged_weights_are_refused_after_an_earlier_attempt_too(
+    repository: Repository, place: Folder | Bucket, ref: VersionRef, model: Path, tmp_path: Path
+):
+    begin(tmp_path / "out", (model / WEIGHTS).read_bytes(), weights_digest(repository, ref), 2)
+    place.write(key_of(ref), flipped(place.read(key_of(ref))))
+    with pytest.raises(DigestMismatch, match="sha256"):
+        repository.download(ref, tmp_path / "out")
+    assert [name for name in files_below(tmp_path / "out") if WEIGHTS in name] == []
 
 
 def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
