@@ -59,6 +59,8 @@ class Sim:
         self.done: list[Action] = []
         self.phases: list[str] = []
         """What a person has seen, one after the other."""
+        self.shown: list[Raw] = []
+        """The update as it was after every write."""
         if deployment:
             self.roll(digest=raw.PARENT[1])
 
@@ -106,6 +108,7 @@ class Sim:
             self.body["status"] = copy.deepcopy(dict(planned.status))
             if not self.phases or self.phases[-1] != self.status.phase:
                 self.phases.append(self.status.phase)
+            self.shown.append(copy.deepcopy(self.body))
         return planned
 
     def settle(self, *, write: bool = True) -> Plan:

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from skill_operator.api import Phase, Reason
-from skill_operator.steps.verdict import RESYNC_SECONDS, Facts, Verdict
+from skill_operator.steps.verdict import RESYNC_SECONDS, Facts, State, Verdict
 
 
 def approve(facts: Facts) -> Verdict | None:
@@ -16,6 +16,7 @@ def approve(facts: Facts) -> Verdict | None:
     assert facts.known.published is not None
     return Verdict(
         phase=Phase.AWAITING_APPROVAL,
+        state=State.HELD,
         reason=Reason.AWAITING_APPROVAL,
         message=(
             f"{facts.known.published.version} passed its gates and waits: look at status.evaluation and the report, "
