@@ -98,6 +98,8 @@ USER 65532:65532
 ENTRYPOINT ["skill-store"]
 
 FROM operator-libraries AS operator
+# What a start has read goes back to the system: 106 MiB at 1,000 updates, and 168 without (docs/scale.md).
+ENV MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072
 COPY --from=code /code /opt/skill
 USER 65532:65532
 ENTRYPOINT ["skill-operator"]

@@ -19,6 +19,15 @@ from benchmarks.operator.plane import OPERATOR
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NAME = "skill-operator"
+DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
+
+
+def _of_image() -> dict[str, str]:
+    """Returns how the operator's image has memory given back."""
+    found = dict(re.findall(r"\b(MALLOC_\w+)=(\d+)", DOCKERFILE.read_text()))
+    if not found:
+        raise ValueError(f"{DOCKERFILE} sets no MALLOC_…: what is measured would not be what runs")
+    return found
 
 
 @dataclass
@@ -40,6 +49,7 @@ class Subject:
             "SKILL_STORE_IMAGE": "store:1",
             "SKILL_METRICS_PORT": str(port),
             "SKILL_HEALTH_PORT": "0",
+            **_of_image(),
         }
         started = time.time()
         command = [sys.executable, "-m", "skill_operator.cli", "run"]
