@@ -54,6 +54,7 @@ def measured(kind: str, teacher: str) -> dict[str, Any]:
 
     from skill_contract.spec import Method  # noqa: PLC0415
     from skill_trainer.checkpoint import save_state  # noqa: PLC0415
+    from skill_trainer.curriculum import Curriculum  # noqa: PLC0415
     from skill_trainer.data import read_records  # noqa: PLC0415
     from skill_trainer.device import prepare  # noqa: PLC0415
     from skill_trainer.loop import make_optimizer, train  # noqa: PLC0415
@@ -77,8 +78,8 @@ def measured(kind: str, teacher: str) -> dict[str, Any]:
     examples = make_examples(tuple(read_records(str(SKILL), "train")), method, model.tokens)
     times = [time.process_time()]
     train(
-        model, objective, optimizer, examples, method, done=0, save_every=method.steps or 1, save=lambda _: None,
-        stop=lambda: False, on_step=lambda _: times.append(time.process_time()),
+        model, objective, optimizer, Curriculum(examples), method, done=0, save_every=method.steps or 1,
+        save=lambda _: None, stop=lambda: False, on_step=lambda _: times.append(time.process_time()),
     )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ from tests.smollm2 import smollm2
 
 from skill_contract.spec import Method
 from skill_trainer.adapter import AdapterSize
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.device import compute_device, prepare
 from skill_trainer.loop import make_optimizer, train
@@ -106,7 +107,7 @@ def measured(setting: Setting) -> dict[str, Any]:
     if spec:
         model.adapt(spec, method.seed)
     train(
-        model, make_objective(method, model), make_optimizer(model), examples, method, done=0, save_every=2,
+        model, make_objective(method, model), make_optimizer(model), Curriculum(examples), method, done=0, save_every=2,
         on_step=lambda report: print(report, file=sys.stderr), save=lambda _: None, stop=lambda: False,
     )  # fmt: skip
     return {

@@ -11,6 +11,7 @@ from tests.smollm2 import smollm2
 
 from skill_contract.manifest import GoldenSet
 from skill_contract.spec import Method
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record, read_records
 from skill_trainer.device import prepare
 from skill_trainer.evaluate import Suite, score
@@ -50,8 +51,8 @@ def taught(seed: int, before: Measurement, folder: Path) -> Version:
     objective, optimizer = make_objective(method, model), make_optimizer(model)
     examples = make_examples(tuple(read_records(str(SKILL / "train.jsonl"), "train")), method, model.tokens)
     train(
-        model, objective, optimizer, examples, method, done=0, save_every=8, save=lambda _: None, stop=lambda: False,
-        on_step=lambda _: None,
+        model, objective, optimizer, Curriculum(examples), method, done=0, save_every=8, save=lambda _: None,
+        stop=lambda: False, on_step=lambda _: None,
     )  # fmt: skip
     golden = golden_set(model, suites(), before, measure(model), max_new_tokens=TOKENS, between=lambda: None)
     model.save(folder, smollm2())

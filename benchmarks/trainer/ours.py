@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.trainer.process import arguments, peak_bytes
 from benchmarks.trainer.workload import Run, Setting, Step, records
 from skill_contract.spec import Method
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.loop import StepReport, make_optimizer, train
 from skill_trainer.model import LanguageModel, silence
 from skill_trainer.objective import Item, Sdft
@@ -68,7 +69,7 @@ def run(folder: Path, setting: Setting, recorded: Sequence[Step]) -> Run:
         steps.append(Step(sum(report.seconds.values()), report.seconds, report.loss, answers))
 
     train(
-        model, objective, make_optimizer(model), examples, method, done=0, save_every=1000, on_step=on_step,
+        model, objective, make_optimizer(model), Curriculum(examples), method, done=0, save_every=1000, on_step=on_step,
         save=lambda _: None, stop=lambda: False,
     )  # fmt: skip
     return Run(steps, peak_bytes(), before)

@@ -130,6 +130,11 @@ REFUSED: dict[str, tuple[Raw, str, str]] = {
     "data": ({"spec.data.train": "s3://mine/a.jsonl"}, "spec.data.train is", "write a place there"),
     "held out": ({"spec.data.heldOut.uri": "s3://mine/a.jsonl"}, "spec.data.heldOut.uri is", "uriPrefixes"),
     "retention": ({"spec.data.retention": [MINE]}, 'spec.data.retention[qa].uri is "s3://mine/a.jsonl"', "uriPrefixes"),
+    "rehearsal": (
+        {"spec.data.rehearsal": {"uris": ["s3://mine/train.jsonl"]}},
+        'spec.data.rehearsal.uris is "s3://mine/train.jsonl"',
+        "uriPrefixes",
+    ),
     "way up": ({"spec.data.train": "s3://skills/../a.jsonl"}, "s3://skills/../a.jsonl", "uriPrefixes"),
     "image": ({IMAGE: "evil/trainer:1"}, 'spec.training.template.image is "evil/trainer:1"', "leave image out"),
     "image with a longer name": ({IMAGE: "registry.example.com/trainer2"}, "example.com/trainer2", "images of"),

@@ -24,6 +24,8 @@ OTHER: dict[str, Any] = {
     "data.heldOut.uri": "s3://skills/refund/test-2.jsonl",
     "data.heldOut.grader": "exact",
     "data.retention": [],
+    "data.rehearsal.uris": ["s3://skills/returns/train-2.jsonl"],
+    "data.rehearsal.share": "0.25",
     "storage.secretRef.name": "other",
     "storage.endpoint": "https://s3.example.com",
     "storage.serviceAccountName": "",

@@ -15,6 +15,7 @@ from skill_contract.outcome import Result
 from skill_contract.spec import LoRA, Teacher, TeacherWeights
 from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ModelInvalid
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.memory import FP32, Part, Shape, estimate_memory, state_numbers
@@ -58,8 +59,8 @@ def run(model: LanguageModel, settings):
     """Trains a model that is adapted already; returns the objective."""
     objective = make_objective(settings, model)
     train(
-        model, objective, make_optimizer(model), examples(model, settings), settings, done=0, save_every=100,
-        on_step=lambda report: None, save=lambda step: None, stop=lambda: False,
+        model, objective, make_optimizer(model), Curriculum(examples(model, settings)), settings, done=0,
+        save_every=100, on_step=lambda report: None, save=lambda step: None, stop=lambda: False,
     )  # fmt: skip
     return objective
 

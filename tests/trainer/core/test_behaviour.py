@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from skill_contract.spec import Method
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import read_records
 from skill_trainer.evaluate import Suite, score
 from skill_trainer.loop import make_optimizer, train
@@ -51,8 +52,8 @@ def test_the_student_learns_what_only_the_teacher_was_shown(smollm2_dir):
     ]
     losses = []
     train(
-        model, make_objective(METHOD, model), make_optimizer(model), examples, METHOD, done=0, save_every=100,
-        on_step=lambda report: losses.append(report.loss), save=lambda step: None, stop=lambda: False,
+        model, make_objective(METHOD, model), make_optimizer(model), Curriculum(examples), METHOD, done=0,
+        save_every=100, on_step=lambda report: losses.append(report.loss), save=lambda step: None, stop=lambda: False,
     )  # fmt: skip
     after = share_right(model, suite, student_messages)
     assert sum(losses[-4:]) < sum(losses[:4])

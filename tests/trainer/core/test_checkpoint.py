@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skill_trainer.checkpoint import load_state, save_state
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
@@ -41,7 +42,7 @@ class Attempt:
             save_state(self.saved(step), self.model, self.objective.teacher, self.optimizer, self.history)
 
         train(
-            self.model, self.objective, self.optimizer, examples(self.model, self.settings), self.settings,
+            self.model, self.objective, self.optimizer, Curriculum(examples(self.model, self.settings)), self.settings,
             done=self.resume or 0, save_every=1, on_step=self.history.append, save=save, stop=lambda: False,
         )  # fmt: skip
         return {name: (self.saved(4) / name).read_bytes() for name in FILES if (self.saved(4) / name).exists()}

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from skill_contract.spec import Divergence, Optimizer, TeacherWeights
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.divergence import MEASURES
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.loop import make_optimizer, parts, tokens_beside, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, Sdft, make_objective
-from skill_trainer.schedule import batch_indices, learning_rate, total_steps
+from skill_trainer.schedule import batch_indices, learning_rate
 from tests.trainer.core.conftest import CPU, examples, method
 
 
@@ -22,9 +23,9 @@ def run(model, settings, *, done=0, stop=lambda: False, part_tokens=None, object
     """Trains and returns the reports of all steps."""
     reports = []
     train(
-        model, objective or make_objective(settings, model), make_optimizer(model), batch or examples(model, settings),
-        settings, done=done, save_every=100, on_step=reports.append, save=lambda step: None, stop=stop,
-        part_tokens=part_tokens,
+        model, objective or make_objective(settings, model), make_optimizer(model),
+        Curriculum(batch or examples(model, settings)), settings, done=done, save_every=100,
+        on_step=reports.append, save=lambda step: None, stop=stop, part_tokens=part_tokens,
     )  # fmt: skip
     return reports
 
@@ -138,8 +139,8 @@ def test_stop_saves_before_it_raises(tiny):
     saved = []
     with pytest.raises(Preempted, match="step 2 of 4"):
         train(
-            tiny, make_objective(settings, tiny), make_optimizer(tiny), examples(tiny, settings), settings, done=0,
-            save_every=100, on_step=lambda report: saved.append(f"step {report.step}"), save=saved.append,
+            tiny, make_objective(settings, tiny), make_optimizer(tiny), Curriculum(examples(tiny, settings)), settings,
+            done=0, save_every=100, on_step=lambda report: saved.append(f"step {report.step}"), save=saved.append,
             stop=lambda: len(saved) == 2,
         )  # fmt: skip
     assert saved == ["step 1", "step 2", 2]
@@ -173,15 +174,6 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine():
 def test_constant_schedule_stays():
     optimizer = Optimizer(learning_rate=0.5, warmup_steps=0, schedule="Constant")
     assert {learning_rate(step, 9, optimizer) for step in range(9)} == {0.5}
-
-
-def test_every_example_comes_once_an_epoch():
-    settings = method(steps=None, epochs=3, batchSize=4)
-    steps = total_steps(settings, 10)
-    seen = [index for step in range(steps) for index in batch_indices(step, 4, 10, seed=5)]
-    assert steps == 8
-    assert [sorted(seen[start : start + 10]) for start in (0, 10, 20)] == [list(range(10))] * 3
-    assert seen[:10] != seen[10:20]
 
 
 def test_a_batch_larger_than_the_data_repeats_them():

@@ -17,6 +17,7 @@ from skill_contract.evaluation import Action, Signature
 from skill_contract.manifest import Manifest
 from skill_contract.spec import Gates
 from skill_store.runs import Run
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import Preempted
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
@@ -223,8 +224,8 @@ def test_a_demonstration_that_changes_nothing_is_named(tiny):
     settings, reports = method(steps=1), []
     same = [replace(example, teacher=example.student) for example in examples(tiny, settings)]
     train(
-        tiny, make_objective(settings, tiny), make_optimizer(tiny), same, settings, done=0, save_every=9,
-        on_step=reports.append, save=lambda step: None, stop=lambda: False,
+        tiny, make_objective(settings, tiny), make_optimizer(tiny), Curriculum(same), settings, done=0,
+        save_every=9, on_step=reports.append, save=lambda step: None, stop=lambda: False,
     )  # fmt: skip
     parent = Probe({"say": (False,)}, leaked=0.0, same=1.0)
     (alarm,) = look(Watched(settings, Gates(), "say", parent, reports))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from skill_trainer.checkpoint import load_state, save_state
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
@@ -57,8 +58,8 @@ class Attempt:
 
         try:
             train(
-                self.model, self.objective, self.optimizer, self.examples, self.settings, done=len(self.history),
-                save_every=1, on_step=self.history.append, save=save, stop=lambda: False,
+                self.model, self.objective, self.optimizer, Curriculum(self.examples), self.settings,
+                done=len(self.history), save_every=1, on_step=self.history.append, save=save, stop=lambda: False,
                 enough=lambda: len(self.history) == steps, part_tokens=part_tokens, layout=self.layout,
             )  # fmt: skip
         finally:

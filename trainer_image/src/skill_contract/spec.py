@@ -48,10 +48,19 @@ class HeldOut(Document):
     grader: GraderName = "exact"
 
 
+class Rehearsal(Document):
+    """Training records of earlier skills, taught again beside the new ones."""
+
+    uris: tuple[str, ...]
+    share: float = Field(0.5, gt=0, lt=1)
+    """Of every batch, rounded; at least one record of each kind."""
+
+
 class Data(Document):
     train: str
     held_out: HeldOut
     retention: tuple[Suite, ...] = ()
+    rehearsal: Rehearsal | None = None
 
 
 class SecretRef(Document):

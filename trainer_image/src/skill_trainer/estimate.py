@@ -25,6 +25,7 @@ from skill_contract.spec import Method
 from skill_contract.step import TrainConfig
 from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.device import compute_device, num_threads, prepare, total_memory
 from skill_trainer.errors import ParentMismatch
@@ -32,12 +33,11 @@ from skill_trainer.loop import make_optimizer, train
 from skill_trainer.memory import FP32, Part, Shape, estimate_memory
 from skill_trainer.model import ChatTokenizer, LanguageModel, outline
 from skill_trainer.objective import make_objective
-from skill_trainer.prompts import Example, student_messages
+from skill_trainer.prompts import student_messages
 from skill_trainer.rollout import BATCH_ROWS, greedy
-from skill_trainer.schedule import total_steps
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.check import small_files, stored_bytes
-from skill_trainer.steps.examples import make_examples
+from skill_trainer.steps.examples import make_curriculum
 from skill_trainer.steps.inputs import inherited_suites, read_inputs
 from skill_trainer.steps.measure import gain_is_measured, gain_questions
 
@@ -67,7 +67,7 @@ class Subject:
 class Load:
     """What the model will have to do."""
 
-    examples: Sequence[Example]
+    curriculum: Curriculum
     asked: Sequence[Record]
 
 
@@ -132,15 +132,15 @@ def estimate(config: TrainConfig) -> Estimate:
     prepare(device)
     with tempfile.TemporaryDirectory() as scratch:
         subject = _subject(config, Path(scratch))
-        examples = make_examples(inputs.train, method, ChatTokenizer.load(subject.folder))
+        curriculum = make_curriculum(inputs, config, ChatTokenizer.load(subject.folder))
         suites = (inputs.held_out, *inputs.retention, *inherited_suites(subject.suites, inputs))
         asked = [record for suite in suites for record in suite.records]
         gained = gain_questions(inputs.held_out, inputs.train).records if gain_is_measured(config) else ()
-        made = _sizes(config, subject, examples).model_copy(update={
+        made = _sizes(config, subject, curriculum).model_copy(update={
             "questions": 2 * (len(asked) + len(gained)),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {num_threads()} threads",
         })  # fmt: skip
-        return _timed(made, subject, method, Load(examples, asked), device)
+        return _timed(made, subject, method, Load(curriculum, asked), device)
 
 
 def _subject(config: TrainConfig, scratch: Path) -> Subject:
@@ -159,15 +159,15 @@ def _subject(config: TrainConfig, scratch: Path) -> Subject:
     return Subject(folder, sum(path.stat().st_size for path in folder.glob("*.safetensors")), {})
 
 
-def _sizes(config: TrainConfig, subject: Subject, examples: Sequence[Example]) -> Estimate:
+def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum) -> Estimate:
     method, shape, gpu = config.method, subject.shape, config.training.gpus_per_node > 0
     spec = method.adaptation.adapter
     adapter = AdapterSize.of(outline(subject.folder), spec) if spec else None
-    part = Part.of(examples, method, gpu=gpu)
+    part = Part.of(curriculum.examples, method, gpu=gpu)
     memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
     return Estimate(
         parameters=shape.num_parameters, trained=adapter.trained if adapter else shape.num_parameters,
-        memory=asdict(memory), peak=memory.peak, steps=total_steps(method, len(examples)), questions=0, device="",
+        memory=asdict(memory), peak=memory.peak, steps=curriculum.steps(method), questions=0, device="",
     )  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def probe(folder: Path, layers: int, method: Method, load: Load, device: torch.d
         model.adapt(method.adaptation.adapter, method.seed)
     reports: list[StepReport] = []
     train(
-        model, make_objective(method, model), make_optimizer(model), load.examples,
+        model, make_objective(method, model), make_optimizer(model), load.curriculum,
         method.model_copy(update={"steps": STEPS}), done=0, save_every=STEPS, on_step=reports.append,
         save=_nothing, stop=lambda: False,
     )  # fmt: skip

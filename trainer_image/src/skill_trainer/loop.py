@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from skill_contract.spec import Method
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.device import precision
 from skill_trainer.divergence import chunked_loss, token_weights
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, Objective
 from skill_trainer.parallel import Crew, Layout, Replicated, balanced, whole
-from skill_trainer.prompts import Example
-from skill_trainer.schedule import batch_indices, learning_rate, total_steps
+from skill_trainer.schedule import learning_rate
 from skill_trainer.step_report import StepReport, report_step
 
 PART_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -44,7 +44,7 @@ def make_optimizer(student: LanguageModel) -> torch.optim.Optimizer:
 
 
 def train(
-    student: LanguageModel, objective: Objective, optimizer: torch.optim.Optimizer, examples: Sequence[Example],
+    student: LanguageModel, objective: Objective, optimizer: torch.optim.Optimizer, curriculum: Curriculum,
     method: Method, *, done: int, save_every: int, on_step: Callable[[StepReport], None], save: Callable[[int], None],
     stop: Callable[[], bool], enough: Callable[[], bool] = lambda: False, alive: Callable[[], None] = lambda: None,
     part_tokens: int | None = None, layout: Layout = ONE_PROCESS,
@@ -64,11 +64,11 @@ def train(
         Diverged: when a loss or gradient is not finite; the weights are then those of the step before.
         Preempted: when `stop` says so, after saving.
     """
-    total = total_steps(method, len(examples))
+    total = curriculum.steps(method)
     for step in range(done, total):
         clock = _Clock()
         rate = learning_rate(step, total, method.optimizer)
-        batch = [examples[index] for index in batch_indices(step, method.batch_size, len(examples), method.seed)]
+        batch = curriculum.batch(step, method)
 
         with clock("generate"), layout.gathered():  # y ~ student(x), the current weights, no gradient
             items = layout.crew.spread(len(batch), partial(objective.items, batch, student=student, step=step))

@@ -7,12 +7,7 @@ import math
 
 import torch
 
-from skill_contract.spec import Method, Optimizer
-
-
-def total_steps(method: Method, num_examples: int) -> int:
-    """Returns `steps` where given, else as many as it takes to see every example `epochs` times."""
-    return method.steps or math.ceil(num_examples * method.epochs / method.batch_size)
+from skill_contract.spec import Optimizer
 
 
 def learning_rate(step: int, total: int, optimizer: Optimizer) -> float:
@@ -31,11 +26,11 @@ def generator(seed: int, purpose: str, counter: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def batch_indices(step: int, batch_size: int, num_examples: int, seed: int) -> list[int]:
+def batch_indices(step: int, batch_size: int, num_examples: int, seed: int, purpose: str = "epoch") -> list[int]:
     """Returns which examples a step sees: `batch_size` consecutive ones of an endless row of shuffled epochs."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {
-        epoch: torch.randperm(num_examples, generator=generator(seed, "epoch", epoch)).tolist()
+        epoch: torch.randperm(num_examples, generator=generator(seed, purpose, epoch)).tolist()
         for epoch in {position // num_examples for position in positions}
     }
     return [orders[position // num_examples][position % num_examples] for position in positions]

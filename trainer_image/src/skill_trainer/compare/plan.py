@@ -33,6 +33,8 @@ class Variant(Document):
     name: str
     settings: tuple[str, ...] = ()
     """`PATH=VALUE`, as --set takes them."""
+    rehearsal: float = Field(0.0, ge=0, lt=1)
+    """In a sequence: the share of each batch that teaches the skills before again. 0 for none."""
 
 
 class SkillData(Document):
@@ -131,8 +133,10 @@ def read_plan(path: Path) -> Plan:
         raise ContractError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 
 
-def config_of(plan: Plan, model: Path, skill: SkillData, variant: Variant, seed: int) -> TrainConfig:
-    """Returns the configuration of one run.
+def config_of(
+    plan: Plan, model: Path, skill: SkillData, variant: Variant, seed: int, *, earlier: Sequence[SkillData] = ()
+) -> TrainConfig:
+    """Returns the configuration of one run; of a sequence, `earlier` skills are what it may rehearse.
 
     Raises:
         ContractError: for settings that do not exist.
@@ -149,6 +153,8 @@ def config_of(plan: Plan, model: Path, skill: SkillData, variant: Variant, seed:
         },
         "training": {"gpusPerNode": 0},
     }
+    if variant.rehearsal and earlier:
+        document["data"]["rehearsal"] = {"uris": [each.train for each in earlier], "share": variant.rehearsal}
     for text in [*plan.settings, *variant.settings]:
         if not text.startswith(("method.", "gates.")):
             raise ContractError(f"variant {variant.name}: {text}: only method.… and gates.… are settings of a run")
@@ -167,7 +173,7 @@ def chains(plan: Plan, model: Path) -> list[tuple[TrainConfig, ...]]:
     """
     rows: list[Sequence[SkillData]] = [plan.skills] if plan.sequence else [(skill,) for skill in plan.skills]
     return [
-        tuple(config_of(plan, model, skill, variant, seed) for skill in row)
+        tuple(config_of(plan, model, skill, variant, seed, earlier=row[:place]) for place, skill in enumerate(row))
         for seed in plan.seeds
         for row in rows
         for variant in plan.variants

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skill_contract.step import TrainConfig
 from skill_trainer.compare.journal import Finished, Journal
+from skill_trainer.curriculum import total_steps
 from skill_trainer.data import data_digest
 from skill_trainer.errors import Diverged
 from skill_trainer.evaluate import Suite, SuiteScores, score
@@ -25,10 +26,9 @@ from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.prompts import student_messages
-from skill_trainer.schedule import total_steps
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.check import require_supported
-from skill_trainer.steps.examples import make_examples
+from skill_trainer.steps.examples import make_curriculum
 from skill_trainer.steps.inputs import Inputs, read_inputs
 from skill_trainer.steps.measure import answerer
 
@@ -59,11 +59,12 @@ class Bench:
         for config in (config for chain in chains for config in chain):
             require_supported(config)
             inputs = self._inputs_of(config)
-            make_examples(inputs.train, config.method, self._model.tokens)
+            make_curriculum(inputs, config, self._model.tokens)
 
     def steps(self, config: TrainConfig) -> int:
         """Returns the optimiser steps of one run."""
-        return total_steps(config.method, len(self._inputs_of(config).train))
+        inputs = self._inputs_of(config)
+        return total_steps(config.method, len(inputs.train), inputs.share)
 
     def suites(self, chain: Chain) -> tuple[Suite, ...]:
         """Returns what is asked at every stage of a chain: its skills in their order, then what must be kept."""
@@ -79,7 +80,7 @@ class Bench:
         asked = [[suite.name, suite.encode().decode()] for suite in suites]
         keys = [_hash(state, asked, chain[0].method.rollout.max_new_tokens)]
         for config in chain:
-            state = _hash(state, data_digest(self._inputs_of(config).train), config.method.dump())
+            state = _hash(state, *_taught(self._inputs_of(config)), config.method.dump())
             keys.append(_hash(state, asked, config.method.rollout.max_new_tokens))
         return keys
 
@@ -120,10 +121,10 @@ class Bench:
         self._restore(self._loaded[1])
 
     def _inputs_of(self, config: TrainConfig) -> Inputs:
-        skill = config.skill.name
-        if skill not in self._inputs:
-            self._inputs[skill] = read_inputs(config)
-        return self._inputs[skill]
+        key = config.data.dump_json()
+        if key not in self._inputs:
+            self._inputs[key] = read_inputs(config)
+        return self._inputs[key]
 
     def _resume(self, keys: Sequence[str], done: dict[str, Finished]) -> int:
         """Brings the model to the last stage whose weights are there; returns how many stages are done then."""
@@ -136,8 +137,8 @@ class Bench:
 
     def _trained(self, key: str, config: TrainConfig, chain: Chain) -> Finished:
         model, method, label, start = self._model, config.method, config.update.uid, time.monotonic()
-        examples = make_examples(self._inputs_of(config).train, method, model.tokens)
-        losses, total = list[float](), total_steps(method, len(examples))
+        curriculum = make_curriculum(self._inputs_of(config), config, model.tokens)
+        losses, total = list[float](), curriculum.steps(method)
 
         def on_step(report: StepReport) -> None:
             losses.append(report.loss)
@@ -147,7 +148,7 @@ class Bench:
             model.adapt(method.adaptation.adapter, method.seed)
         try:
             train(
-                model, make_objective(method, model), make_optimizer(model), examples, method, done=0,
+                model, make_objective(method, model), make_optimizer(model), curriculum, method, done=0,
                 save_every=total, on_step=on_step, save=_nothing, stop=_never,
             )  # fmt: skip
         except Diverged as error:
@@ -199,6 +200,11 @@ def is_finished(keys: Sequence[str], done: dict[str, Finished]) -> bool:
 
 def _hash(*content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _taught(inputs: Inputs) -> tuple[object, ...]:
+    again = (inputs.share, data_digest(inputs.rehearsed)) if inputs.rehearsed else ()
+    return data_digest(inputs.train), *again
 
 
 def _digest_of_files(folder: Path) -> str:

@@ -68,7 +68,7 @@ class DataSet(Document):
     """One file or stored suite: how much it is, and what is twice in it."""
 
     name: str
-    role: Literal["training", "held-out", "retention", "inherited"]
+    role: Literal["training", "rehearsal", "held-out", "retention", "inherited"]
     """Inherited suites come from the parent: those of the skills that it learned before."""
     records: int
     repeated: int = 0

@@ -12,12 +12,11 @@ from skill_contract.outcome import Outcome, Result
 from skill_contract.step import Step, TrainConfig
 from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
 from skill_trainer.memory import FP32, Part, Shape, estimate_memory, state_numbers
 from skill_trainer.model import ChatTokenizer, outline
-from skill_trainer.prompts import Example
-from skill_trainer.schedule import total_steps
-from skill_trainer.steps.examples import make_examples, require_questions_fit
+from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
 from skill_trainer.steps.probe import is_probed
 
@@ -43,11 +42,11 @@ def check(config: TrainConfig) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         small_files(repository, parent, manifest, Path(folder))
         tokens = ChatTokenizer.load(Path(folder))
-        examples = make_examples(inputs.train, config.method, tokens)
+        curriculum = make_curriculum(inputs, config, tokens)
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
         require_questions_fit(suites, config, inputs, tokens)
-        details = _details(config, inputs, examples, manifest, Path(folder))
+        details = _details(config, inputs, curriculum, manifest, Path(folder))
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
@@ -103,16 +102,17 @@ def stored_bytes(manifest: Manifest) -> int:
 
 
 def _details(
-    config: TrainConfig, inputs: Inputs, examples: list[Example], manifest: Manifest, folder: Path
+    config: TrainConfig, inputs: Inputs, curriculum: Curriculum, manifest: Manifest, folder: Path
 ) -> dict[str, Any]:
     method, spec = config.method, config.method.adaptation.adapter
     weight_bytes = stored_bytes(manifest)
     shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
     adapter = AdapterSize.of(outline(folder), spec) if spec else None
     gpu = config.training.gpus_per_node > 0
-    memory = estimate_memory(shape, Part.of(examples, method, gpu=gpu), method=method, gpu=gpu, adapter=adapter)
+    part = Part.of(curriculum.examples, method, gpu=gpu)
+    memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
     trained = adapter.trained if adapter else shape.num_parameters
-    steps = total_steps(method, len(examples))
+    steps = curriculum.steps(method)
     best = trained if is_probed(config, steps) else 0
     return {
         "totalSteps": steps,

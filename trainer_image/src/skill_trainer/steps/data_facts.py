@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Suite
 from skill_trainer.graders.normalization import normalize
@@ -14,20 +16,28 @@ from skill_trainer.steps.inputs import Inputs
 
 
 def data_facts(
-    inputs: Inputs, suites: Sequence[Suite], examples: Sequence[Example], tokens: ChatTokenizer
+    inputs: Inputs, suites: Sequence[Suite], curriculum: Curriculum, tokens: ChatTokenizer
 ) -> tuple[DataSet, ...]:
-    """Returns the facts of the training data, then of every suite: the new skill's, the user's, the inherited ones."""
-    train = DataSet(
-        name="training data",
-        role="training",
-        records=len(inputs.train),
-        repeated=_repeated(inputs.train),
+    """Returns the facts of what is taught, then of every suite: the new skill's, the user's, the inherited ones."""
+    taught = [_taught("training data", "training", inputs.train, curriculum.new)]
+    if inputs.rehearsed:
+        taught.append(_taught("rehearsed data", "rehearsal", inputs.rehearsed, curriculum.rehearsed))
+    own = {suite.name for suite in inputs.retention}
+    return (*taught, *(_suite(suite, inputs, own, tokens) for suite in suites))
+
+
+def _taught(
+    name: str, role: Literal["training", "rehearsal"], records: Sequence[Record], examples: Sequence[Example]
+) -> DataSet:
+    return DataSet(
+        name=name,
+        role=role,
+        records=len(records),
+        repeated=_repeated(records),
         prompt_tokens=sum(len(example.student) for example in examples),
         longest_prompt=max(len(example.student) for example in examples),
         longest_teacher_prompt=max(len(example.teacher) for example in examples),
     )
-    own = {suite.name for suite in inputs.retention}
-    return (train, *(_suite(suite, inputs, own, tokens) for suite in suites))
 
 
 def _suite(suite: Suite, inputs: Inputs, own: set[str], tokens: ChatTokenizer) -> DataSet:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from skill_contract.spec import Method, PromptTemplate
 from skill_contract.step import TrainConfig
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import ChatTokenizer
@@ -20,6 +21,12 @@ from skill_trainer.prompts import (
 from skill_trainer.steps.chats import naming, require_shown
 from skill_trainer.steps.inputs import Inputs
 from skill_trainer.steps.measure import GainQuestions, gain_is_measured, gain_questions
+
+
+def make_curriculum(inputs: Inputs, config: TrainConfig, tokens: ChatTokenizer) -> Curriculum:
+    """Returns all that is taught, as token ids; raises PromptTooLong with the numbers where something does not fit."""
+    new, rehearsed = (make_examples(records, config.method, tokens) for records in (inputs.train, inputs.rehearsed))
+    return Curriculum(new, rehearsed, inputs.share)
 
 
 def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokenizer) -> list[Example]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from skill_contract.progress import Stage
 from skill_store.errors import DigestMismatch, NotFound
 from skill_trainer.checkpoint import load_series, load_state, save_state
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.device import memory_bytes
 from skill_trainer.errors import Preempted
 from skill_trainer.evaluate import Suite, SuiteScores
@@ -21,8 +22,6 @@ from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.parallel import lay_out
-from skill_trainer.prompts import Example
-from skill_trainer.schedule import total_steps
 from skill_trainer.step_report import Series, StepReport
 from skill_trainer.steps.uploads import Uploads
 from skill_trainer.steps.watch import Fitted, Watch, is_stopped
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def fit(
-    work: Workplace, model: LanguageModel, examples: Sequence[Example], suites: Sequence[Suite],
+    work: Workplace, model: LanguageModel, curriculum: Curriculum, suites: Sequence[Suite],
     before: Mapping[str, SuiteScores], *, uploads: Uploads,
 ) -> Fitted:  # fmt: skip
     """Trains `model` in place, from the last checkpoint where there is one, and leaves it in its best state.
@@ -45,7 +44,7 @@ def fit(
     Raises:
         Diverged, Preempted: as the loop does.
     """
-    method, total, saved = work.config.method, total_steps(work.config.method, len(examples)), work.folder / "saved"
+    method, total, saved = work.config.method, curriculum.steps(work.config.method), work.folder / "saved"
     if method.adaptation.adapter:
         model.adapt(method.adaptation.adapter, method.seed)
     done = work.crew.first(lambda: _fetch(work, total))
@@ -89,7 +88,7 @@ def fit(
     if not _is_over(history, total):  # a monitor may have ended it, looking at what was not looked at before
         try:
             train(
-                model, objective, optimizer, examples, method, done=done, on_step=on_step, save=save, stop=work.stop,
+                model, objective, optimizer, curriculum, method, done=done, on_step=on_step, save=save, stop=work.stop,
                 enough=lambda: is_stopped(history[-1]), alive=work.tell, layout=layout,
                 save_every=work.config.training.checkpoint.every_steps,
             )  # fmt: skip

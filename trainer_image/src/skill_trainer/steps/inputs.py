@@ -12,7 +12,7 @@ from itertools import count
 
 from skill_contract.manifest import Manifest
 from skill_contract.model import ContractError
-from skill_contract.spec import Method
+from skill_contract.spec import Method, Rehearsal
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record, check_records, data_digest, read_records
 from skill_trainer.errors import ConfigInvalid
@@ -28,6 +28,10 @@ class Inputs:
     retention: tuple[Suite, ...]
     """The user's own."""
     warnings: tuple[str, ...]
+    rehearsed: tuple[Record, ...] = ()
+    """Training records of earlier skills, taught again."""
+    share: float = 0.0
+    """Of each batch that is rehearsed."""
 
     @cached_property
     def data_digest(self) -> str:
@@ -35,6 +39,8 @@ class Inputs:
         suites = [self.held_out, *self.retention]
         graders = json.dumps([[suite.name, suite.grader] for suite in suites])
         records = data_digest(self.train, *(suite.records for suite in suites))
+        if self.rehearsed:
+            records += f" {self.share} {data_digest(self.rehearsed)}"
         return "sha256:" + hashlib.sha256(f"{records} {graders}".encode()).hexdigest()
 
 
@@ -62,8 +68,16 @@ def read_inputs(config: TrainConfig) -> Inputs:
         Suite(suite.name, tuple(read_records(suite.uri, "evaluation", suite.grader)), suite.grader)
         for suite in data.retention
     )
-    warnings = check_records(train, held_out.records, {suite.name: suite.records for suite in retention})
-    return Inputs(tuple(train), held_out, retention, tuple(warnings))
+    again = read_rehearsal(data.rehearsal)
+    warnings = check_records([*train, *again], held_out.records, {suite.name: suite.records for suite in retention})
+    share = data.rehearsal.share if data.rehearsal else 0.0
+    return Inputs(tuple(train), held_out, retention, tuple(warnings), again, share)
+
+
+def read_rehearsal(rehearsal: Rehearsal | None) -> tuple[Record, ...]:
+    """Returns the records of all files that are rehearsed; raises DataError and StoreError as `read_inputs` does."""
+    uris = rehearsal.uris if rehearsal else ()
+    return tuple(record for uri in uris for record in read_records(uri, "train"))
 
 
 def inherited_suites(stored: Mapping[str, bytes], inputs: Inputs) -> tuple[Suite, ...]:

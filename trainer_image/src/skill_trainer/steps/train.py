@@ -18,7 +18,7 @@ from skill_trainer.gates import in_context_gain_gate, judge, overall
 from skill_trainer.model import LanguageModel
 from skill_trainer.report import SideBySide, side_by_side
 from skill_trainer.steps.data_facts import data_facts
-from skill_trainer.steps.examples import make_examples, require_questions_fit
+from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.fit import fit
 from skill_trainer.steps.ground import Ground, prepare
 from skill_trainer.steps.measure import (
@@ -66,9 +66,9 @@ def train_step(work: Workplace) -> Outcome:
 def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
     model = LanguageModel.load(ground.parent, work.device)
-    examples = make_examples(ground.inputs.train, work.config.method, model.tokens)
+    curriculum = make_curriculum(ground.inputs, work.config, model.tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
-    data = data_facts(ground.inputs, ground.suites, examples, model.tokens)
+    data = data_facts(ground.inputs, ground.suites, curriculum, model.tokens)
 
     work.tell(stage=Stage.GATING)
     before = measure(work, "before", model, ground.suites)
@@ -77,7 +77,7 @@ def _train(work: Workplace) -> Outcome:
         return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
 
     with Uploads(work.crew) as uploads:  # the last checkpoint is on its way while the answers are measured
-        fitted = fit(work, model, examples, ground.suites, before.scores, uploads=uploads)
+        fitted = fit(work, model, curriculum, ground.suites, before.scores, uploads=uploads)
         model.round_to_stored(ground.parent)
         work.tell(stage=Stage.EVALUATING)
         # Kept only when the weights are: an attempt that trains again may, on a GPU, come to others.
