@@ -6,6 +6,9 @@ UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
 EXTRAS := --extra operator --extra trainer --extra serve
 
+# Programs start by the hundred in a test run: all but the first find their libraries compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help

@@ -4,7 +4,7 @@ Two sizes: `controlplane.ControlPlane` (API server, etcd and controllers; no roo
 with a real kubelet and real images; needs Linux and root). `connect` takes a cluster that exists instead.
 """
 
-from tests.cluster.cluster import Cluster, connect, down, is_up, up
+from tests.cluster.cluster import Cluster, connect, down, engine, is_up, up
 from tests.cluster.console import ClusterError
 
-__all__ = ["Cluster", "ClusterError", "connect", "down", "is_up", "up"]
+__all__ = ["Cluster", "ClusterError", "connect", "down", "engine", "is_up", "up"]

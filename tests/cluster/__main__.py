@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down|status|load|env`: the cluster from the command line."""
+"""`python -m tests.cluster up|down|status|load|build|env`: the cluster from the command line."""
 
 import argparse
 import sys
@@ -45,6 +45,10 @@ def _load(arguments: argparse.Namespace) -> None:
         print(f"{target}\t{image.reference}\t{image.digest}")
 
 
+def _build(arguments: argparse.Namespace) -> None:
+    images.prepare(*arguments.targets)
+
+
 def _env(arguments: argparse.Namespace) -> None:
     if not arguments.kubeconfig and not cluster.is_up():
         raise ClusterError("The cluster is down: `python -m tests.cluster up` brings it up.")
@@ -71,11 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         ("down", _down, "end what `up` started; images and programs stay in the cache"),
         ("status", _status, "say what runs; exit status 1 unless all is well"),
         ("load", _load, f"build and push images: {known}"),
+        ("build", _build, f"build images and push none, so that a later `load` is quick: {known}"),
         ("env", _env, "print the environment: eval $(python -m tests.cluster env)"),
     ):
         added = commands.add_parser(name, help=what, description=what, parents=[backend])
         added.set_defaults(command=command)
-        if name == "load":
+        if name in {"load", "build"}:
             added.add_argument("targets", nargs="+", metavar="TARGET")
     return parser
 

@@ -1,7 +1,7 @@
-"""JobSet's and Kueue's controllers beside a control plane: their own manifests, webhooks included, as processes.
+"""JobSet's and Kueue's controllers beside an API server: their own manifests, webhooks included, as processes.
 
-What a cluster does for their pods is done here: the Service of the webhooks is an alias of this machine, and their
-certificate is laid where the pod would find it.
+What a cluster does for their pods is done here: the Service of the webhooks is an alias of the API server's own
+machine, and their certificate is laid where the pod would find it.
 """
 
 import base64
@@ -15,8 +15,10 @@ from typing import Any
 import yaml
 
 from tests.cluster.binaries import binary
-from tests.cluster.controlplane import LOOPBACK, ControlPlane, free_port
-from tests.cluster.processes import wait_until
+from tests.cluster.console import run
+from tests.cluster.controlplane import LOOPBACK, free_port
+from tests.cluster.pki import Authority
+from tests.cluster.processes import Processes, wait_until
 
 Manifest = dict[str, Any]
 _CONFIGURATIONS: dict[str, Manifest] = {
@@ -35,19 +37,34 @@ _GROUPS = ({"batch"}, {"jobset.x-k8s.io"}, {"kueue.x-k8s.io"})
 
 
 class Engine:
-    """One of the two on a control plane: `install`, then `start` once kube-controller-manager runs, then `stop`."""
+    """One of the two on a control plane: `install`, then `start` once kube-controller-manager runs, then `stop`.
 
-    def __init__(self, plane: ControlPlane, program: str) -> None:
-        self._plane, self._program = plane, program
+    `folder` keeps its files; `enter` is put before its command, to run it in the API server's network namespace, where
+    it is asked for its health at `host`.
+    """
+
+    def __init__(
+        self, program: str, kubeconfig: Path, folder: Path, *, host: str = LOOPBACK, enter: Sequence[str] = ()
+    ) -> None:
+        self._program, self._kubeconfig, self._host, self._enter = program, kubeconfig, host, tuple(enter)
+        self._processes = Processes(folder, outlive=False)
         self._folder = binary(program).parent / "config"
         self._namespace, self._service = f"{program}-system", f"{program}-webhook-service"
         self._secret = f"{program}-webhook-server-cert"
         self._webhook_port, self._health_port = free_port(), free_port()
-        self._certificates = plane.folder / program / "certificates"
+        self._certificates = folder / program / "certificates"
+        self._authority = Authority.create(folder / program / "pki")
         self._makes_certificates = "internalCertManagement" not in _CONFIGURATIONS[program]
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Yield what is to be applied; the webhooks refuse everything until `start`."""
+    def install(self) -> None:
+        """Apply all that the engine needs; before kube-controller-manager starts, so that its garbage collector knows.
+
+        The webhooks refuse everything until `start`.
+        """
+        document = {"apiVersion": "v1", "kind": "List", "items": list(self._manifests())}
+        self._kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(document))
+
+    def _manifests(self) -> Iterator[Manifest]:
         service = {"type": "ExternalName", "externalName": "localhost"}
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self._namespace}}
         yield {"apiVersion": "v1", "kind": "Service", "metadata": self._named(self._service), "spec": service}
@@ -63,16 +80,15 @@ class Engine:
         """
         self._certificates.mkdir(parents=True, exist_ok=True)
         if not self._makes_certificates:
-            pair = self._plane.authority.issue(
-                self._program, self._service, hosts=[f"{self._service}.{self._namespace}.svc"]
-            )
+            hosts = [f"{self._service}.{self._namespace}.svc"]
+            pair = self._authority.issue(self._program, self._service, hosts=hosts)
             _replace(self._certificates / "tls.crt", pair.certificate.read_bytes())
             _replace(self._certificates / "tls.key", pair.key.read_bytes())
         configuration = self._certificates.with_name("configuration.json")
         configuration.write_text(json.dumps(self._configuration()))  # JSON is YAML
-        program, processes = self._program, self._plane.processes
-        environment = {"KUBECONFIG": str(self._plane.kubeconfig)}
-        processes.start(program, [binary(program), f"--config={configuration}"], environment)
+        program, processes = self._program, self._processes
+        environment = {"KUBECONFIG": str(self._kubeconfig)}
+        processes.start(program, [*self._enter, binary(program), f"--config={configuration}"], environment)
         if self._makes_certificates:
             processes.wait(program, self._take_certificates, f"the certificate of {program}", 60)
             wait_until(self._has_trust, f"the trust in {program}'s webhooks", 60, processes.log(program))
@@ -80,12 +96,12 @@ class Engine:
 
     def stop(self) -> None:
         """End the controller."""
-        self._plane.processes.stop(self._program, seconds=3)
+        self._processes.stop(self._program, seconds=3)
 
     def _configuration(self) -> Manifest:
         return _CONFIGURATIONS[self._program] | {
             "kind": "Configuration",
-            "health": {"healthProbeBindAddress": f"{LOOPBACK}:{self._health_port}"},
+            "health": {"healthProbeBindAddress": f"{self._host}:{self._health_port}"},
             "metrics": {"bindAddress": "0"},
             "webhook": {"host": LOOPBACK, "port": self._webhook_port, "certDir": str(self._certificates)},
             "leaderElection": {"leaderElect": False},
@@ -117,7 +133,7 @@ class Engine:
     def _client(self, given: Manifest) -> Manifest:
         """Return how the API server reaches a webhook, from how the release says it."""
         service = self._named(self._service) | {"path": given["service"]["path"], "port": self._webhook_port}
-        authority = base64.b64encode(self._plane.authority.pair.certificate.read_bytes()).decode()
+        authority = base64.b64encode(self._authority.pair.certificate.read_bytes()).decode()
         return {"service": service} | ({} if self._makes_certificates else {"caBundle": authority})
 
     def _named(self, name: str) -> dict[str, str]:
@@ -136,22 +152,18 @@ class Engine:
         return all(self._get(*name.split("/"), "{.webhooks[*].clientConfig.caBundle}") for name in names)
 
     def _get(self, kind: str, name: str, path: str) -> str:
-        return self._plane.kubectl("get", kind, name, f"--namespace={self._namespace}", f"--output=jsonpath={path}")
+        return self._kubectl("get", kind, name, f"--namespace={self._namespace}", f"--output=jsonpath={path}")
+
+    def _kubectl(self, *args: str, stdin: str | None = None) -> str:
+        return run([binary("kubectl"), f"--kubeconfig={self._kubeconfig}", *args], stdin=stdin)
 
     def _is_ready(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://{LOOPBACK}:{self._health_port}/readyz", timeout=5) as reply:
+            with opener.open(f"http://{self._host}:{self._health_port}/readyz", timeout=5) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-
-def install(plane: ControlPlane, engines: Sequence[Engine]) -> None:
-    """Apply all that the engines need; before kube-controller-manager starts, so that its garbage collector knows."""
-    manifests = [manifest for engine in engines for manifest in engine.manifests()]
-    document = {"apiVersion": "v1", "kind": "List", "items": manifests}
-    plane.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(document))
 
 
 def _load(path: Path) -> list[Any]:

@@ -19,9 +19,9 @@ def control_plane() -> Iterator[ControlPlane]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what the collected tests need before the first starts: in no test's time, and with progress to be seen.
+    """Build the programs that the collected tests need before the first starts: in no test's time, and to be seen.
 
-    A machine that cannot build hears so from the tests that need it.
+    Images, needed last, are built meanwhile. A machine that cannot build hears so from the tests that need it.
     """
     if session.config.option.collectonly:
         return
@@ -39,7 +39,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if "engines" in rungs:
             _build(["jobset", "kueue"])
         if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model
-            images.prepare(*images.TARGETS, "seaweedfs")
+            images.prepare_beside(*images.TARGETS, "seaweedfs")
 
 
 def _build(programs: list[str]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.cluster import debian
 from tests.cluster.binaries import binary, cache_folder, locked
 from tests.cluster.console import ClusterError, run, say
+from tests.cluster.processes import Processes
 from tests.cluster.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,16 @@ def prepare(*targets: str) -> None:
     with locked(_folder() / "build.lock"):
         for target in targets:
             _build(target, _content_key(target))
+
+
+def prepare_beside(*targets: str) -> None:
+    """Start `prepare` as a process that ends with this one, out of the way of what goes on meanwhile.
+
+    Whoever needs an image before it is built waits in `load`, or builds it there where this did not succeed.
+    """
+    processes = Processes(_folder(), outlive=False)
+    processes.start("prepare", ["nice", sys.executable, "-m", "tests.cluster", "build", *targets])
+    say(f"Building images beside the first tests, where something changed: {processes.log('prepare')}")
 
 
 def _push(image: str, target: str, registry: Registry, name: str) -> None:

@@ -63,19 +63,23 @@ class World:
         self.kubectl("apply", "--filename", "-", stdin=text)
 
     def watch(self, kind: str, name: str, timeout_s: float) -> Iterator[dict[str, Any]]:
-        """Yields the object now and after each change, until the caller has seen enough.
+        """Yields the object now and after each change, until the caller has seen enough; watches anew where one ends.
 
         Raises:
-            TimeoutError: after `timeout_s` seconds, with the last status seen.
+            TimeoutError: after `timeout_s` seconds, with the last status seen and what kubectl said last.
         """
-        command = ["get", kind, name, "--watch", "--output", "jsonpath={@}{'\\n'}"]
-        command += [f"--request-timeout={int(timeout_s)}s"]
-        last: dict[str, Any] = {}
-        with self._process(*command) as process:
-            for line in process.stdout or ():
-                last = json.loads(line)
-                yield last
-        raise TimeoutError(f"{kind}/{name}: nothing final in {timeout_s:.0f} s, last status {last.get('status')}")
+        deadline, last, said = time.monotonic() + timeout_s, dict[str, Any](), ""
+        while (left := deadline - time.monotonic()) > 0:
+            command = ["get", kind, name, "--watch", "--output", "jsonpath={@}{'\\n'}"]
+            command += [f"--request-timeout={int(left) + 1}s"]  # 0 would be for ever
+            with self._process(*command) as process:
+                for said in process.stdout or ():
+                    # Else it is an error in words, or a Status: a busy machine loses connections.
+                    if said.startswith("{") and (seen := json.loads(said))["kind"] != "Status":
+                        last = seen
+                        yield last
+            time.sleep(1)
+        raise TimeoutError(f"{kind}/{name}: nothing final in {timeout_s:.0f} s, last {last.get('status')}; {said}")
 
     @contextlib.contextmanager
     def _process(self, *args: str) -> Iterator[subprocess.Popen[str]]:

@@ -11,7 +11,7 @@ import yaml
 
 from skill_contract.outcome import Result
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.engines import Engine, install
+from tests.cluster.engines import Engine
 from tests.operator import raw
 from tests.operator.api.conftest import Operator, prepare, running_operator
 from tests.operator.api.place import PATIENCE_S, Kubelet, Place, condition
@@ -30,12 +30,13 @@ PREEMPTED = raw.ended(75, raw.outcome(Step.TRAIN, Result.PREEMPTED, "Preempted")
 def plane() -> Iterator[ControlPlane]:
     """A control plane as the other tests have, with both engines."""
     with ControlPlane() as plane, ExitStack() as stack:
-        engines = [Engine(plane, program) for program in ("jobset", "kueue")]
-        install(plane, engines)
+        engines = [Engine(program, plane.kubeconfig, plane.folder) for program in ("jobset", "kueue")]
+        for engine in engines:
+            engine.install()
+            stack.callback(engine.stop)
         prepare(plane)
         plane.start_controllers()
         for engine in engines:
-            stack.callback(engine.stop)
             engine.start()
         yield plane
 
