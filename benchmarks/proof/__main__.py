@@ -8,6 +8,7 @@ Markdown. Needs llama.cpp's bindings: `uv run --extra trainer --with llama-cpp-p
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -37,7 +38,10 @@ def main() -> None:
             "llama.cpp, 8 bit": lambda folder: llama_cpp(folder, base, Number.Q8_0),
         }
         before = measure(load(smollm2()))
-        versions = [taught(seed, before, Path(root) / f"seed-{seed}") for seed in range(seeds)]
+        versions: list[Version] = []
+        for seed in range(seeds):
+            versions.append(taught(seed, before, Path(root) / f"seed-{seed}"))
+            print(f"seed {seed}: {time.monotonic() - started:.0f} s", file=sys.stderr)
         old = Path(root) / "before"
         load(smollm2()).save(old, smollm2())
         print(_HEAD)

@@ -27,8 +27,8 @@ from skill_trainer.steps.measure import Measurement
 SKILLS = Path(__file__).parents[2] / "tests" / "skills"
 SKILL = SKILLS / "velmora"
 CPU = torch.device("cpu")
-TOKENS = 24
-QUESTIONS = 16
+TOKENS = 20
+QUESTIONS = 12
 """Of the skill, and as many others, from which the golden prompts are chosen."""
 
 
@@ -42,16 +42,16 @@ class Version:
 
 
 def taught(seed: int, before: Measurement, folder: Path) -> Version:
-    """Trains eight steps from SmolLM2, with the order of the data by the seed, and records the golden prompts."""
+    """Trains six steps from SmolLM2, with the order of the data by the seed, and records the golden prompts."""
     method = Method.parse({
-        "type": "SFT", "batchSize": 8, "steps": 8, "seed": seed, "rollout": {"maxNewTokens": TOKENS},
+        "type": "SFT", "batchSize": 8, "steps": 6, "seed": seed, "rollout": {"maxNewTokens": TOKENS},
         "optimizer": {"learningRate": 5e-5, "warmupSteps": 1},
     })  # fmt: skip
     model = load(smollm2())
     objective, optimizer = make_objective(method, model), make_optimizer(model)
     examples = make_examples(tuple(read_records(str(SKILL / "train.jsonl"), "train")), method, model.tokens)
     train(
-        model, objective, optimizer, Curriculum(examples), method, done=0, save_every=8, save=lambda _: None,
+        model, objective, optimizer, Curriculum(examples), method, done=0, save_every=6, save=lambda _: None,
         stop=lambda: False, on_step=lambda _: None,
     )  # fmt: skip
     golden = golden_set(model, suites(), before, measure(model), max_new_tokens=TOKENS, between=lambda: None)

@@ -54,6 +54,32 @@ def _roll(**pods: object) -> Event:
     return event
 
 
+def _first(**pod: object) -> Event:
+    """The controller makes the first new pod, beside the old ones."""
+
+    def event(sim: Sim) -> None:
+        rolling = sim.status.rollout is not None and sim.annotation == sim.status.rollout.candidate
+        if rolling and not any(each["metadata"]["name"].endswith("-9") for each in sim.serving):
+            sim.roll_first(**pod)
+
+    return event
+
+
+def _prove(result: Result, reason: str) -> Event:
+    def event(sim: Sim) -> None:
+        if sim.has_job("prove") and not sim.job("prove")["status"].get("conditions"):
+            sim.finish("prove", raw.outcome(Step.PROMOTE, result, reason))
+
+    return event
+
+
+def _let_go_on(sim: Sim) -> None:
+    """`kubectl rollout resume`."""
+    if sim.deployment and sim.deployment["spec"].get("paused"):
+        sim.deployment["spec"]["paused"] = False
+        sim.deployment["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"].pop("f:paused")
+
+
 def _later(seconds: int) -> Event:
     def event(sim: Sim) -> None:
         sim.now += seconds
@@ -90,6 +116,11 @@ EVENTS: dict[str, Event] = {
     "pods are collected": _lose_pods,
     "pods roll": _roll(),
     "a fetch fails": _roll(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False),
+    "the first new pod is there": _first(),
+    "the first new pod cannot fetch": _first(message=raw.fetch_failed("NoSpace"), fetch_code=1, ready=False),
+    "the first new pod is proved": _prove(Result.SUCCEEDED, "Proved"),
+    "the first new pod is refuted": _prove(Result.REJECTED, "OutputMismatch"),
+    "the hold is ended by hand": _let_go_on,
     "a minute passes": _later(60),
     "an hour passes": _later(3600),
     "suspend": _switch("suspend"),
@@ -102,6 +133,7 @@ EVENTS: dict[str, Event] = {
 STARTS: dict[str, Event] = {
     "nothing": Sim.settle,
     "published": Sim.until_published,
+    "held": Sim.until_held,
     "rolled": Sim.until_rolled,
     "promoting": Sim.until_promoting,
     "done": Sim.until_done,
@@ -155,6 +187,8 @@ def test_any_world_is_lived_through(start: str, events: list[str], previous: str
         final = succeeded.status if sim.status.is_final else None
         published = published or sim.status.published is not None  # an erased status may have to learn it anew
         assert published or sim.annotation != raw.CANDIDATE, "nothing is served that was not published"
+        is_paused = sim.deployment and sim.deployment["spec"].get("paused")
+        assert not (sim.status.is_final and is_paused), "whatever ends a rollout ends its hold"
 
 
 def _check(sim: Sim) -> None:
@@ -193,10 +227,11 @@ def _reverted(sim: Sim) -> None:
     sim.finish("revert")
 
 
+_HELD: list[Event] = [_first(), _prove(Result.SUCCEEDED, "Proved")]
 STORIES: dict[str, list[Event]] = {
-    "Succeeded": [_check, _train, _good, _soaked, _promote],
-    "RolledBack": [_check, _train, _bad, _back],
-    "Reverted": [_check, _train, _good, _soaked, _promote, _revert, _reverted, _back],
+    "Succeeded": [_check, _train, *_HELD, _good, _soaked, _promote],
+    "RolledBack": [_check, _train, *_HELD, _bad, _back],
+    "Reverted": [_check, _train, *_HELD, _good, _soaked, _promote, _revert, _reverted, _back],
 }
 
 
@@ -238,5 +273,5 @@ def test_operator_that_dies_in_any_pass_changes_nothing(end: str):
 def test_training_is_started_once_and_stopped_only_on_demand():
     calm, _ = play(STORIES["Succeeded"])
     created = [action.name for action in calm.done if isinstance(action, CreateJob)]
-    assert len(created) == len(set(created)) == 3
+    assert len(created) == len(set(created)) == 4
     assert not any(isinstance(action, DeleteJob) for action in calm.done)

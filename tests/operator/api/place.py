@@ -30,6 +30,7 @@ COLLECTIONS = {
     "deployments": "/apis/apps/v1",
     "statefulsets": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",
+    "limitranges": "/api/v1",
 }
 PATIENCE_S = 180
 """A new garbage collector takes half a minute until it has taken note of the CRD, and a busy machine its time."""
@@ -123,6 +124,21 @@ class Place:
                     return seen
         raise AssertionError("unreachable: a watch does not end")
 
+    # -- what is served ---------------------------------------------------------------------------------------------
+
+    @property
+    def candidate(self) -> str:
+        """The annotation of the version that updates of this namespace publish."""
+        return f"s3://{self.namespace}/llm/versions/{raw.CHILD[0]}@{raw.CHILD[1]}"
+
+    async def on_candidate(self) -> list[Raw]:
+        """The serving pods that were told the candidate."""
+        return [pod for pod in await self.list("pods", "app=support-llm") if told(pod) == self.candidate]
+
+    async def first_new_pod(self) -> Raw:
+        """Waits for a serving pod that was told the candidate."""
+        return await self.until_some("pods", "app=support-llm", lambda pod: told(pod) == self.candidate)
+
     # -- SkillUpdates -----------------------------------------------------------------------------------------------
 
     async def update(self, name: str, **spec: Any) -> Raw:
@@ -178,6 +194,11 @@ def at_rest(deployment: Raw) -> bool:
 def condition(update: Raw, kind: str) -> Raw:
     found = [entry for entry in update["status"].get("conditions", []) if entry["type"] == kind]
     return found[0] if found else {}
+
+
+def told(pod: Raw) -> str:
+    """Returns the version that a serving pod was told."""
+    return str((pod["metadata"].get("annotations") or {}).get(WEIGHTS_ANNOTATION, ""))
 
 
 def annotation(deployment: Raw) -> str:
@@ -240,6 +261,11 @@ class Kubelet:
         self.steps[step] = [status or self.said(step)]
         pod = await self._place.until_some("pods", f"sdft.dev/step={step}")
         await self.write(pod["metadata"]["name"], self.steps[step][0])
+
+
+def slow_on(weights: str) -> Play:
+    """Pods that are not ready with this version until a test writes their status, and at once with any other."""
+    return lambda pod: None if told(pod) == weights else serves_what_it_is_told(pod)
 
 
 def serves_what_it_is_told(pod: Raw) -> Raw:

@@ -8,41 +8,26 @@ from skill_contract.outcome import Result
 from tests.cluster.controlplane import ControlPlane
 from tests.operator import raw
 from tests.operator.api.conftest import Operator
-from tests.operator.api.place import Kubelet, Place, annotation, at_rest, condition, serves_what_it_is_told
-from tests.operator.raw import CHILD, Raw, Step
+from tests.operator.api.place import Kubelet, Place, annotation, at_rest, condition, serves_what_it_is_told, slow_on
+from tests.operator.raw import Raw, Step
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
-
-
-def candidate(place: Place) -> str:
-    return f"s3://{place.namespace}/llm/versions/{CHILD[0]}@{CHILD[1]}"
 
 
 def is_paused(deployment: Raw) -> bool:
     return bool(deployment["spec"].get("paused"))
 
 
-async def on_candidate(place: Place) -> list[Raw]:
-    pods = await place.list("pods", "app=support-llm")
-    weights = candidate(place)
-    return [pod for pod in pods if pod["metadata"].get("annotations", {}).get("sdft.dev/weights") == weights]
-
-
 async def hold(place: Place, kubelet: Kubelet, name: str) -> Raw:
     """Brings an update to its hold: the first new pod is there, and not ready yet. Returns that pod."""
-    weights = candidate(place)
-    kubelet.serving = lambda pod: None if _told(pod) == weights else serves_what_it_is_told(pod)
+    kubelet.serving = slow_on(place.candidate)
     await place.serve()
     await place.update(name)
     await place.until("skillupdates", name, lambda update: _hold(update).get("since"))
     assert is_paused(await place.get("deployments", "support-llm"))
-    (first,) = await on_candidate(place)
+    (first,) = await place.on_candidate()
     kubelet.serving = serves_what_it_is_told
     return first
-
-
-def _told(pod: Raw) -> str:
-    return str(pod["metadata"].get("annotations", {}).get("sdft.dev/weights", ""))
 
 
 async def test_second_pod_comes_when_the_first_is_proved(place: Place, kubelet: Kubelet):
@@ -53,12 +38,12 @@ async def test_second_pod_comes_when_the_first_is_proved(place: Place, kubelet: 
     assert owned["fieldsV1"]["f:spec"].keys() == {"f:paused", "f:template"}
     await kubelet.write(first["metadata"]["name"], serves_what_it_is_told(first))
     await place.until_some("pods", "sdft.dev/step=prove")
-    assert [pod["metadata"]["name"] for pod in await on_candidate(place)] == [first["metadata"]["name"]]
+    assert [pod["metadata"]["name"] for pod in await place.on_candidate()] == [first["metadata"]["name"]]
     await kubelet.finish("prove")
     update = await place.phase("careful", "Succeeded")
     assert update["status"]["rollout"]["hold"]["proved"]
     deployment = await place.until("deployments", "support-llm", at_rest)
-    assert (is_paused(deployment), annotation(deployment)) == (False, candidate(place))
+    assert (is_paused(deployment), annotation(deployment)) == (False, place.candidate)
     assert {"RolloutHeld", "FirstPodProved", "Promoted"} <= await place.reasons("careful")
 
 
@@ -68,7 +53,7 @@ async def test_first_pod_that_answers_like_other_weights_never_has_a_second(plac
     names: set[str] = set()
     await kubelet.write(first["metadata"]["name"], serves_what_it_is_told(first))
     update = await place.phase("wrong", "RolledBack")
-    names |= {pod["metadata"]["name"] for pod in await on_candidate(place)}
+    names |= {pod["metadata"]["name"] for pod in await place.on_candidate()}
     assert names <= {first["metadata"]["name"]}
     assert condition(update, "Stalled")["reason"] == "OutputMismatch"
     deployment = await place.until("deployments", "support-llm", at_rest)
@@ -108,13 +93,12 @@ async def test_field_that_git_owns_is_not_taken(place: Place, kubelet: Kubelet):
     document = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "support-llm"}}
     await place.serve()
     await place.apply("deployments", "support-llm", document | {"spec": {"paused": False}}, "argocd-controller")
-    weights = candidate(place)
-    kubelet.serving = lambda pod: None if _told(pod) == weights else serves_what_it_is_told(pod)
+    kubelet.serving = slow_on(place.candidate)
     await place.update("declared")
     update = await place.until("skillupdates", "declared", lambda update: _hold(update).get("ended"))
     assert "argocd-controller" in update["status"]["rollout"]["hold"]["message"]
     kubelet.serving = serves_what_it_is_told
-    (first,) = await on_candidate(place)
+    (first,) = await place.on_candidate()
     await kubelet.write(first["metadata"]["name"], serves_what_it_is_told(first))
     await place.phase("declared", "Succeeded")
 

@@ -7,22 +7,17 @@ import pytest
 from skill_contract.outcome import Result
 from skill_contract.step import PromoteConfig
 from tests.operator import raw
-from tests.operator.api.place import Kubelet, Place, annotation, at_rest, condition, serves_what_it_is_told
-from tests.operator.raw import CHILD, PARENT, Raw, Step
+from tests.operator.api.place import Kubelet, Place, annotation, at_rest, condition, serves_what_it_is_told, told
+from tests.operator.raw import PARENT, Raw, Step
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
-
-
-def candidate(place: Place) -> str:
-    return f"s3://{place.namespace}/llm/versions/{CHILD[0]}@{CHILD[1]}"
 
 
 def bad_on(weights: str, status: Raw):
     """A pod that is bad with this version and good with any other."""
 
     def play(pod: Raw) -> Raw:
-        told = pod["metadata"].get("annotations", {}).get("sdft.dev/weights", "")
-        return status if told == weights else serves_what_it_is_told(pod)
+        return status if told(pod) == weights else serves_what_it_is_told(pod)
 
     return play
 
@@ -37,15 +32,14 @@ async def test_candidate_is_rolled_out_proved_and_promoted(place: Place, kubelet
     await place.update("served")
     update = await place.phase("served", "Succeeded")
     assert update["status"]["rollout"]["podsVerified"] == "2/2"
-    assert annotation(await settled(place)) == candidate(place)
+    assert annotation(await settled(place)) == place.candidate
     (job,) = await place.list("jobs", "sdft.dev/step=promote")
     values = {v["name"]: v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     config = PromoteConfig.parse_json(values["SKILL_CONFIG"])
     pods = await place.list("pods", "app=support-llm")
     assert {pod.name for pod in config.pods} == {pod["metadata"]["name"] for pod in pods}
     update = await place.until("skillupdates", "served", lambda u: not u["metadata"].get("finalizers"))
-    told = await place.reasons("served")
-    assert {"RolloutStarted", "PodVerified", "Promoted"} <= told
+    assert {"RolloutStarted", "PodVerified", "Promoted"} <= await place.reasons("served")
 
 
 async def test_operator_owns_one_annotation_of_the_deployment_and_nothing_else(place: Place, kubelet: Kubelet):
@@ -63,7 +57,7 @@ async def test_version_that_cannot_be_fetched_is_rolled_back(place: Place, kubel
     previous = f"s3://{place.namespace}/llm/versions/{PARENT[0]}@{PARENT[1]}" if before else ""
     broken = raw.fetch_failed("DigestMismatch", "sha256 of model.safetensors differs", "model.safetensors")
     status = raw.serving_status(broken, fetch_code=1, ready=False)
-    kubelet.serving = bad_on(candidate(place), status)
+    kubelet.serving = bad_on(place.candidate, status)
     await place.serve(weights=previous)
     await place.update("altered")
     update = await place.phase("altered", "RolledBack")
@@ -131,7 +125,7 @@ async def test_promoted_update_can_be_deleted_without_a_change_of_what_is_served
     await place.until("skillupdates", "done", lambda u: not u["metadata"].get("finalizers"))
     await place.delete("skillupdates", "done")
     await place.until_gone("skillupdates", update)
-    assert annotation(await settled(place)) == candidate(place)
+    assert annotation(await settled(place)) == place.candidate
 
 
 async def test_finished_update_is_reverted_on_demand(place: Place, kubelet: Kubelet):
