@@ -14,6 +14,7 @@ import pytest
 
 from skill_contract.manifest import Manifest, VersionRef
 from skill_store import retry, transfer
+from skill_store import s3 as s3_module
 from skill_store.errors import DigestMismatch, NoSpace, NotFound, StoreUnavailable
 from skill_store.folder import FolderStore
 from skill_store.landing import PARTIAL, PARTS
@@ -129,8 +130,11 @@ def test_a_full_disk_is_said_with_the_file(repository: Repository, ref: VersionR
 class Breaking:
     """A way to the server on which connections break after some bytes of answers, a given number of times."""
 
-    def __init__(self, target: tuple[str, int], breaks: int) -> None:
+    def __init__(self, target: tuple[str, int], breaks: int, *, silently: bool = False) -> None:
         self._target = target
+        self.silently = silently
+        """Nothing comes any more, and the connection stays."""
+        self.over = threading.Event()
         self._lock = threading.Lock()
         self.breaks = breaks
 
@@ -140,6 +144,7 @@ class Breaking:
             thread = threading.Thread(target=self._accept, args=(server,), daemon=True)
             thread.start()
             yield f"http://127.0.0.1:{server.getsockname()[1]}"
+            self.over.set()
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
 
@@ -165,7 +170,10 @@ class Breaking:
             while data := server.recv(4096):
                 carried += len(data)
                 if carried > 20_000 and self._breaks_now():
-                    client.shutdown(socket.SHUT_RDWR)
+                    if self.silently:
+                        self.over.wait()
+                    else:
+                        client.shutdown(socket.SHUT_RDWR)
                     return
                 client.sendall(data)
 
@@ -183,8 +191,8 @@ def breaking(s3: Bucket, model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
 
     @contextlib.contextmanager
-    def through(breaks: int):
-        way = Breaking((parts.hostname, parts.port), breaks)
+    def through(breaks: int, *, silently: bool = False):
+        way = Breaking((parts.hostname, parts.port), breaks, silently=silently)
         with way.serve() as url, monkeypatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL_S3", url)
             yield Repository(f"{s3.uri}/m"), ref, way
@@ -198,6 +206,23 @@ def test_broken_connections_cost_time_only(breaking, model: Path, tmp_path: Path
         repository.download(ref, tmp_path / "out")
         assert way.breaks < 0
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+
+
+@pytest.mark.store
+@pytest.mark.parametrize("breaks", [2, 10_000])
+def test_a_connection_that_falls_silent_is_given_up(
+    breaking, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: int
+):
+    monkeypatch.setattr(s3_module, "READ_SECONDS", 1.0)
+    with breaking(breaks, silently=True) as (repository, ref, _):
+        if breaks == 2:
+            repository.download(ref, tmp_path / "out")
+            assert (tmp_path / "out" / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+        else:
+            with pytest.raises(
+                StoreUnavailable, match=r"model\.safetensors: the object store cannot be reached.*timed? ?out"
+            ):
+                repository.download(ref, tmp_path / "out")
 
 
 @pytest.mark.store

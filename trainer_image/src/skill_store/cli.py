@@ -16,9 +16,8 @@ from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import CONFIG_VARIABLE, PromoteConfig, Step
 from skill_store import by_hand, layout
-from skill_store.errors import NotFound, StoreError, nothing_else
+from skill_store.errors import UNKNOWN_FAULT, NotFound, StoreError, nothing_else
 from skill_store.fetch import Cache, failure, fetch
-from skill_store.promote import UNKNOWN_FAULT, promote
 from skill_store.repository import Repository
 from skill_store.termination import write_termination_message
 
@@ -135,6 +134,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _promote(_options: argparse.Namespace) -> int:
+    # Here and not above: it brings an HTTP client, and every serving pod waits for its fetch to start.
+    from skill_store.promote import promote  # noqa: PLC0415
+
     text = os.environ.get(CONFIG_VARIABLE, "")
     try:
         config = PromoteConfig.parse_json(text)

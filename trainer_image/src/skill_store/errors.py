@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+UNKNOWN_FAULT = 1
+"""Exit code of a fault that may pass: whoever started the step tries again."""
+
 
 class StoreError(ValueError):
     """A fault of the repository or of what is in it. `file` names the file concerned, where there is one."""

@@ -10,14 +10,11 @@ from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import PromoteConfig, Step
 from skill_store import layout
-from skill_store.errors import HeadMoved, NotFound, StoreError, nothing_else
+from skill_store.errors import UNKNOWN_FAULT, HeadMoved, NotFound, StoreError, nothing_else
 from skill_store.proof import PodProof, backwards
 from skill_store.prove import prove
 from skill_store.repository import Head, Repository
 from skill_store.retention import Policy, remove
-
-UNKNOWN_FAULT = 1
-"""Exit code of a fault that may pass: the operator tries again."""
 
 _log = logging.getLogger(__name__)
 

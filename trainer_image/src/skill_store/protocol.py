@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-CHUNK_BYTES = 1 << 20
-"""Size of the pieces in which large objects pass through memory."""
+CHUNK_BYTES = 1 << 18
+"""Size of the pieces in which large objects pass through memory: small enough to stay in a processor's cache."""
 
 
 @dataclass(frozen=True)

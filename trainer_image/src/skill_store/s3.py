@@ -45,6 +45,8 @@ DELETE_BATCH = 1000
 """Source: S3 API, DeleteObjects takes at most this many keys."""
 _PART_BYTES = 64 << 20
 _CONNECTIONS = 32
+READ_SECONDS = 60.0
+"""A connection on which nothing has come for so long is given up, and the range asked for again."""
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _DENIED |= {"AllAccessDisabled", "AccountProblem", "Forbidden", "401", "403"}
@@ -177,7 +179,7 @@ def _made_from_environment() -> S3Client:
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=_CONNECTIONS,
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=READ_SECONDS,
     )
     return session.client("s3", config=config)
 
