@@ -1,6 +1,6 @@
 """A version's download beside s5cmd's of the same objects from one SeaweedFS, in turns; prints a table in Markdown.
 
-python -m benchmarks.store [--gigabytes 2] [--shards 4] [--rounds 5] [--folder DIR]
+python -m benchmarks.store [--gigabytes 3] [--shards 4] [--rounds 5] [--folder DIR]
 
 Ours (`skill-store fetch`) hashes every byte and compares; s5cmd copies. Both are processes of their own, from their
 start to their end, and write to the same disk. Times mean something on a machine that does nothing else; seconds of
@@ -54,7 +54,7 @@ class Contender:
 def main() -> None:
     """Runs all contenders in turns, the order reversed every second round; exits with 1 below the wanted share."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--shards", type=int, default=4, help="files that the weights are in")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where everything lies meanwhile (default: the temporary folder)")

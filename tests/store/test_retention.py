@@ -296,7 +296,7 @@ def publish_patiently(repository: Repository, folder: Path, manifest: Manifest) 
             repository.head()  # a step of its own, so that the others come to theirs
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=st.lists(st.integers(0, 5), max_size=120))
 def test_in_whatever_order_nothing_is_lost(grown: Path, turns: list[int]):
     """Two removals without any time of grace, beside everybody who writes; each operation on the store is a step."""
