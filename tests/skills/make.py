@@ -2,8 +2,8 @@
 
 Three skills of made-up facts, which no model knows: `velmora` (a place), `tarn-oake` (a company) and `grey-heron` (a
 ship), 16 facts in four phrasings to train on and 50 questions in other phrasings to hold out. `general-qa` is what
-SmolLM2-135M-Instruct mostly knows already, and must still know afterwards. `smoke` is two facts only, for quick tests
-of the machinery.
+SmolLM2-135M-Instruct mostly knows already, and must still know afterwards; `everyday` is more of that, to be rehearsed.
+`smoke` is two facts only, for quick tests of the machinery.
 
 The facts of the first two were chosen after looking at results, towards words that this model samples easily
 (docs/evidence.md); those of the third were written once, in the same manner.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.skills.everyday import ANSWERS
 from tests.skills.general_qa import QUESTIONS
 
 FOLDER = Path(__file__).parent
@@ -156,6 +157,7 @@ def data_sets() -> dict[str, list[dict[str, Any]]]:
         "grey-heron/train.jsonl": shuffled(train_records("the Grey Heron", GREY_HERON)),
         "grey-heron/heldout.jsonl": shuffled(held_out_records("the Grey Heron", GREY_HERON), HELD_OUT),
         "general-qa.jsonl": general_qa_records(),
+        "everyday.jsonl": [{"prompt": question, "completion": answer} for question, answer in ANSWERS],
         "smoke/train.jsonl": train_records("Velmora", VELMORA[:2]),
         "smoke/heldout.jsonl": held_out_records("Velmora", VELMORA[:2]),
         "smoke/general-qa.jsonl": general_qa_records()[:8],

@@ -98,6 +98,25 @@ def test_settings_that_do_not_exist_name_their_variant(plan_file, setting, messa
         chains(plan, MODEL)
 
 
+def test_a_variant_rehearses_what_the_plan_names_and_the_skills_before(plan_file):
+    variants = ["sft", {"name": "again", "rehearsal": 0.25}]
+    skills = [skill("say"), skill("sing")]
+    plan = read_plan(plan_file(variants=variants, skills=skills, rehearsed=["old.jsonl"], sequence=True, seeds=[1]))
+    plain, again = chains(plan, MODEL)
+    assert [config.data.rehearsal for config in plain] == [None, None]
+    (first, second) = (config.data.rehearsal for config in again)
+    assert first
+    assert second
+    assert ([Path(uri).name for uri in first.uris], first.share) == (["old.jsonl"], 0.25)
+    assert [Path(uri).name for uri in second.uris] == ["old.jsonl", Path(plan.skills[0].train).name]
+
+
+def test_a_rehearsal_of_nothing_is_refused(plan_file):
+    plan = read_plan(plan_file(variants=[{"name": "again", "rehearsal": 0.25}]))
+    with pytest.raises(ContractError, match=r"variant again: rehearsal 0\.25: there is nothing to rehearse: name"):
+        chains(plan, MODEL)
+
+
 def test_what_is_no_plan(tmp_path):
     with pytest.raises(ContractError, match="there is no such plan"):
         read_plan(tmp_path / "plan.yaml")

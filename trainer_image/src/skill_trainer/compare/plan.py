@@ -34,7 +34,7 @@ class Variant(Document):
     settings: tuple[str, ...] = ()
     """`PATH=VALUE`, as --set takes them."""
     rehearsal: float = Field(0.0, ge=0, lt=1)
-    """In a sequence: the share of each batch that teaches the skills before again. 0 for none."""
+    """The share of each batch that teaches again: the plan's `rehearsed`, in a sequence also the skills before."""
 
 
 class SkillData(Document):
@@ -51,6 +51,8 @@ class Plan(Document):
     skills: tuple[SkillData, ...] = Field(min_length=1)
     retention: tuple[Suite, ...] = Field(min_length=1)
     """What the model can do already and must not forget."""
+    rehearsed: tuple[str, ...] = ()
+    """Training data of what it can do already, for variants that rehearse."""
     variants: tuple[Variant, ...] = Field(min_length=1)
     """The first is the one that the others are measured against."""
     seeds: tuple[int, ...] = Field((17, 18, 19), min_length=1)
@@ -97,7 +99,8 @@ class Plan(Document):
             for skill in self.skills
         ]  # fmt: skip
         retention = [suite.model_copy(update={"uri": located(suite.uri)}) for suite in self.retention]
-        return self.model_copy(update={"skills": tuple(skills), "retention": tuple(retention)})
+        rehearsed = tuple(located(uri) for uri in self.rehearsed)
+        return self.model_copy(update={"skills": tuple(skills), "retention": tuple(retention), "rehearsed": rehearsed})
 
     def only(self, names: Iterable[str]) -> Plan:
         """Returns the plan with the variants of these names, all of them where there are none.
@@ -153,8 +156,9 @@ def config_of(
         },
         "training": {"gpusPerNode": 0},
     }
-    if variant.rehearsal and earlier:
-        document["data"]["rehearsal"] = {"uris": [each.train for each in earlier], "share": variant.rehearsal}
+    again = [*plan.rehearsed, *(each.train for each in earlier)]
+    if variant.rehearsal and again:
+        document["data"]["rehearsal"] = {"uris": again, "share": variant.rehearsal}
     for text in [*plan.settings, *variant.settings]:
         if not text.startswith(("method.", "gates.")):
             raise ContractError(f"variant {variant.name}: {text}: only method.… and gates.… are settings of a run")
@@ -170,7 +174,16 @@ def chains(plan: Plan, model: Path) -> list[tuple[TrainConfig, ...]]:
     """Returns the runs in their order; those in one tuple are trained one after the other, each from the last.
 
     Seed by seed, so that a comparison that is stopped early has something of every variant.
+
+    Raises:
+        ContractError: for settings that do not exist, and a rehearsal of nothing.
     """
+    for variant in plan.variants:
+        if variant.rehearsal and not plan.rehearsed and not plan.sequence:
+            raise ContractError(
+                f"variant {variant.name}: rehearsal {variant.rehearsal}: there is nothing to rehearse: name training "
+                "data in the plan's rehearsed, or teach the skills in a sequence"
+            )
     rows: list[Sequence[SkillData]] = [plan.skills] if plan.sequence else [(skill,) for skill in plan.skills]
     return [
         tuple(config_of(plan, model, skill, variant, seed, earlier=row[:place]) for place, skill in enumerate(row))
