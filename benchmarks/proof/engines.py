@@ -1,23 +1,21 @@
-"""Two engines that run on a CPU: `transformers serve`, asked over HTTP as a pod is, and llama.cpp, asked in-process.
+"""Two engines that run on a CPU: `transformers serve`, asked over HTTP as a pod is, and CTranslate2, in-process.
 
-llama.cpp gets its own file format, made from the version's safetensors, and does its own tokenising and arithmetic.
+CTranslate2 gets its own file format, made from the version's safetensors, and does its own arithmetic in C++; it tells
+log-probabilities, which `transformers serve` does not.
 """
-# ruff: noqa: SLF001 - the bindings' public face only samples; a greedy answer with log-probabilities is made below it
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import gguf
 import httpx
-import numpy as np
-from safetensors.torch import load_file
 from tests.cluster.controlplane import free_port
 
 from skill_contract.manifest import Golden, GoldenSet
@@ -27,7 +25,6 @@ from skill_store.prove import prove
 from skill_trainer.model import ChatTokenizer
 
 Prove = Callable[[GoldenSet], PodProof]
-Number = gguf.GGMLQuantizationType
 
 
 @contextmanager
@@ -60,67 +57,24 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def llama_cpp(folder: Path, base: Path, number: Number) -> Iterator[Prove]:
-    """Runs a version in llama.cpp, its matrices in this number format.
+def ctranslate2(folder: Path, number: str) -> Iterator[Prove]:
+    """Runs a version in CTranslate2, its matrices in a format of its own: `float32` or `int8`."""
+    from ctranslate2 import Generator  # noqa: PLC0415 - an extra of this benchmark alone
+    from ctranslate2.converters import TransformersConverter  # noqa: PLC0415
 
-    Args:
-        base: a GGUF file of the model that it was trained from: tokenizer and shapes are the same.
-    """
-    from llama_cpp_py_sync import Llama  # noqa: PLC0415 - an extra of this benchmark alone
-
-    file = folder / f"{number.name}.gguf"
-    convert(folder, base, file, number)
     tokens = ChatTokenizer.load(folder)
-    with Llama(str(file), n_ctx=512, n_threads=1, verbose=False) as engine:
-        yield lambda golden: judge("llama.cpp", golden, [_answer(engine, tokens, each) for each in golden.prompts])
-    file.unlink()
+    with tempfile.TemporaryDirectory() as made:
+        TransformersConverter(str(folder)).convert(made, force=True)
+        engine = Generator(made, device="cpu", compute_type=number, intra_threads=1)
+        yield lambda golden: judge("ctranslate2", golden, [_answer(engine, tokens, each) for each in golden.prompts])
 
 
 def _answer(engine: Any, tokens: ChatTokenizer, prompt: Golden) -> Answer:
-    library, vocabulary = engine._lib, engine._vocab
-    text = tokens.tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-    asked = engine.tokenize(text, add_special=False, parse_special=True)
-    engine._clear_context_state()
-    past, said, logprobs = engine._eval_tokens(asked, 0), b"", []
-    for _ in range(prompt.max_new_tokens):
-        row = engine._ffi.buffer(library.llama_get_logits_ith(engine._ctx, -1), 4 * engine.n_vocab)
-        logits = np.frombuffer(row, dtype=np.float32).astype(np.float64)
-        best = int(logits.argmax())
-        logprobs.append(float(logits[best] - logits.max() - np.log(np.exp(logits - logits.max()).sum())))
-        if library.llama_vocab_is_eog(vocabulary, best):
-            break
-        said += engine._token_to_bytes(best)
-        past = engine._eval_tokens([best], past)
-    return Answer(said.decode(errors="replace"), tuple(logprobs))
-
-
-def convert(folder: Path, base: Path, file: Path, number: Number) -> None:
-    """Writes a Llama of safetensors as GGUF, its tokenizer and numbers of layers and heads as `base` has them."""
-    weights = {name: tensor.float().numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
-    reader = gguf.GGUFReader(base)
-    writer = gguf.GGUFWriter(file, "llama")
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == gguf.Keys.General.ARCHITECTURE:
-            continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
-    layers, heads, shared = (int(reader.fields[f"llama.{name}"].contents()) for name in
-                             ("block_count", "attention.head_count", "attention.head_count_kv"))  # fmt: skip
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
-    for name, weight in weights.items():
-        place = names.get_name(name, try_suffixes=(".weight",))
-        turned = {"q_proj": heads, "k_proj": shared}.get(name.split(".")[-2])
-        matrix = _interleaved(weight, turned) if turned else weight
-        kind = number if matrix.ndim > 1 else Number.F32
-        writer.add_tensor(place, gguf.quants.quantize(matrix, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp turns neighbouring dimensions of a head together, Hugging Face the first half with the second."""
-    parts = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
-    return np.ascontiguousarray(parts.swapaxes(1, 2)).reshape(weight.shape)
+    words = tokens.tokenizer.convert_ids_to_tokens
+    asked, ends = words(tokens.encode(prompt.messages)), words(list(tokens.end_of_turn))
+    (result,) = engine.generate_batch(
+        [asked], max_length=prompt.max_new_tokens, sampling_topk=1, include_prompt_in_result=False, end_token=ends
+    )
+    said = result.sequences_ids[0]
+    (scored,) = engine.score_batch([asked + words(said)])
+    return Answer(tokens.decode(said), tuple(scored.log_probs[-len(said) :]) if said else ())

@@ -2,8 +2,8 @@
 
 The trainer recorded what the candidate answers, greedily, to some prompts, and what its parent answered. Another
 engine's arithmetic may flip a token here and there, so a proof is a count and not equality throughout. Where the engine
-tells how probable its tokens were, weights that happen to say the same are told apart by that. Both tolerances are
-measured: docs/serving.md, `python -m benchmarks.proof`.
+tells how probable its tokens were, weights that happen to say the same are told apart by that. What the tolerances are
+worth is counted by `python -m benchmarks.proof` (docs/serving.md).
 """
 
 from __future__ import annotations
