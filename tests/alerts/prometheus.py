@@ -48,7 +48,7 @@ class Prometheus:
     """What a running Prometheus is asked."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Returns the samples of an instant query."""
@@ -70,14 +70,14 @@ class Prometheus:
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self._url}/-/ready", trust_env=False).status_code == 200:
+                if httpx.get(f"{self.url}/-/ready", trust_env=False).status_code == 200:
                     return
             assert process.poll() is None, "Prometheus has ended"
             assert time.monotonic() < deadline, "Prometheus does not become ready"
             time.sleep(0.1)
 
     def _get(self, what: str, **parameters: str) -> Any:
-        answer = httpx.get(f"{self._url}/api/v1/{what}", params=parameters, trust_env=False)
+        answer = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, trust_env=False)
         return answer.raise_for_status().json()["data"]
 
 

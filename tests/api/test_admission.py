@@ -26,9 +26,11 @@ LIMITS = {
     "maxNodes": 2,
     "maxGpus": 8,
     "approval": "Manual",
+    "analysis": "Forbidden",
 }
 IMAGE = "spec.training.template.image"
 MINE = {"name": "qa", "uri": "s3://mine/a.jsonl"}
+ANALYSIS = {"samples": "up{pod=~'$pods'}", "metrics": [{"name": "x", "query": "up{pod=~'$pods'}", "max": "1"}]}
 Raw = dict[str, Any]
 
 
@@ -99,6 +101,7 @@ def good() -> Raw:
     update = example("full")
     update["metadata"]["name"] = f"u{uuid4().hex[:8]}"
     put(update, "spec.model.uri", "s3://models")
+    put(update, "spec.serving.analysis", REMOVED)
     put(update, "spec.training.nodes", 2)
     put(update, "spec.training.gpusPerNode", 4)
     put(update, "spec.training.template.image", "registry.example.com/trainer@sha256:" + "0" * 64)
@@ -143,6 +146,7 @@ REFUSED: dict[str, tuple[Raw, str, str]] = {
     "GPUs by another name": ({"spec.training.resources.limits": {"amd.com/gpu": 8}}, "has amd.com/gpu", "gpuResource"),
     "approval": ({"spec.gates.approval": "Automatic"}, 'spec.gates.approval is "Automatic"', "write approval: Manual"),
     "approved in advance": ({"spec.approved": True}, "spec.approved is true", "leave it out"),
+    "analysis": ({"spec.serving.analysis": ANALYSIS}, "spec.serving.analysis asks the Prometheus", "leave it out"),
     "endpoint": ({"spec.storage.endpoint": "http://mine"}, 'spec.storage.endpoint is "http://mine"', "aws or http://s3"),
 }  # fmt: skip
 

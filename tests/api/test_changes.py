@@ -82,6 +82,13 @@ FREE = {
     "approved": True,
     "revert": True,
     "serving.rollback": "Manual",
+    "serving.analysis.samples": "$pods",
+    "serving.analysis.minSamples": 1,
+    "serving.analysis.metrics": [{"name": "x", "query": "$pods", "max": "1"}],
+    "serving.analysis.warmupSeconds": 0,
+    "serving.analysis.intervalSeconds": 10,
+    "serving.analysis.failureLimit": 1,
+    "serving.analysis.onInconclusive": "Promote",
     "training.activeDeadlineSeconds": 90000,
 }
 UNION = {"method.adaptation.type", "method.adaptation.lora.rank"}

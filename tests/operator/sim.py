@@ -25,8 +25,8 @@ from skill_operator.actions import (
 )
 from skill_operator.api import FIELD_MANAGER, FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
-from skill_operator.observed import Neighbour, Observed, StepJob, Target
-from skill_operator.plan import Plan, plan
+from skill_operator.observed import Answer, Neighbour, Observed, Question, StepJob, Target
+from skill_operator.plan import Plan, asks, plan
 from skill_operator.reading import step_jobs
 from skill_operator.status import Status, read
 from skill_operator.targets.read import is_going, kind_of, target
@@ -55,6 +55,10 @@ class Sim:
         self.inside: dict[str, list[Raw]] = {}
         """Conditions of the Job inside of a JobSet, by the JobSet's name."""
         self.refuse: dict[type[Action], Refusal] = {}
+        self.prometheus: dict[str, tuple[float | None, float | None]] = {}
+        """What it says to each question about the candidate, and about the version before."""
+        self.answers: tuple[Answer, ...] = ()
+        """Or what a real one has said, for the next pass."""
         self.now = NOW
         self.done: list[Action] = []
         self.phases: list[str] = []
@@ -67,16 +71,25 @@ class Sim:
     # -- passes -----------------------------------------------------------------------------------------------------
 
     def plan(self, refusals: tuple[Refusal, ...] = ()) -> Plan:
-        seen = Observed(
+        seen = replace(self.observed(), refusals=refusals)
+        update = parse(copy.deepcopy(self.body))
+        asked = tuple(self._answer(question) for question in asks(update, seen, self.now)) if self.prometheus else ()
+        answers, self.answers = asked or self.answers, ()
+        return plan(update, replace(seen, answers=answers), IMAGES, self.now)
+
+    def observed(self) -> Observed:
+        return Observed(
             jobs=self.seen_jobs(),
             serves_jobset=self.serves_jobset,
             progress=self.progress,
             target=self._target(),
             target_out_of_reach=self.out_of_reach,
             neighbours=self.neighbours,
-            refusals=refusals,
         )
-        return plan(parse(copy.deepcopy(self.body)), seen, IMAGES, self.now)
+
+    def _answer(self, question: Question) -> Answer:
+        value = self.prometheus[question.name][question.before]
+        return Answer(question, value, "" if value is not None else "no data")
 
     def _target(self) -> Target | None:
         if self.deployment is None or self.out_of_reach or is_going(self.deployment):

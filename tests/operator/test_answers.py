@@ -15,6 +15,7 @@ from skill_operator.actions import Action, ApplyWeights, CreateJob
 from skill_operator.api import Reason, parse
 from skill_operator.kube import Kube
 from skill_operator.metrics import Metrics
+from skill_operator.prometheus import Prometheus
 from skill_operator.reconcile import Reconciler, World
 from skill_operator.settings import Settings
 from skill_operator.sight import Key
@@ -40,8 +41,9 @@ async def reconciler(port: int, answers: dict[str, tuple[int, dict[str, Any]]]) 
     await web.TCPSite(runner, "127.0.0.1", port).start()
     metrics = Metrics()
     try:
-        async with client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")) as api, TrainerClient() as t:
-            world = World(Settings("t", "s"), Kube(api, metrics), t, metrics)
+        host = client.Configuration(host=f"http://127.0.0.1:{port}")
+        async with client.ApiClient(host) as api, TrainerClient() as trainers, Prometheus("") as prometheus:
+            world = World(Settings("t", "s"), Kube(api, metrics), trainers, prometheus, metrics)
             yield Reconciler(world, Key("team", "refund-tool", raw.UID))
     finally:
         await runner.cleanup()

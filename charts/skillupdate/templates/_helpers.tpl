@@ -102,6 +102,7 @@ capabilities: {drop: [ALL]}
 - {name: SKILL_STORE_IMAGE, value: {{ include "skillupdate.image" (list . .Values.image.store) | quote }}}
 - {name: SKILL_IMAGE_PULL_POLICY, value: {{ .Values.image.pullPolicy | quote }}}
 - {name: SKILL_NAMESPACES, value: {{ join "," .Values.watchNamespaces | quote }}}
+- {name: SKILL_PROMETHEUS_URL, value: {{ .Values.prometheus.url | quote }}}
 - {name: SKILL_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
 - {name: SKILL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
 {{- with .Values.extraEnv }}

@@ -12,6 +12,7 @@ from skill_operator.handlers import configure_logging, watch
 from skill_operator.health import pulse, serve_health
 from skill_operator.kube import connect
 from skill_operator.metrics import Metrics
+from skill_operator.prometheus import Prometheus
 from skill_operator.reconcile import World
 from skill_operator.settings import Settings, own_version
 from skill_operator.trainer_client import TrainerClient
@@ -23,8 +24,12 @@ logger = logging.getLogger(__name__)
 async def build_world(settings: Settings) -> AsyncIterator[World]:
     """Yields the gateways, connected."""
     metrics = Metrics(own_version())
-    async with connect(metrics) as kube, TrainerClient() as trainers:
-        yield World(settings=settings, kube=kube, trainers=trainers, metrics=metrics)
+    async with (
+        connect(metrics) as kube,
+        TrainerClient() as trainers,
+        Prometheus(settings.prometheus_url) as prometheus,
+    ):
+        yield World(settings=settings, kube=kube, trainers=trainers, prometheus=prometheus, metrics=metrics)
 
 
 async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None:

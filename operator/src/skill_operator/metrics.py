@@ -21,10 +21,9 @@ PULSE_SECONDS = 1.0
 """How often the event loop is asked for a sign of life."""
 
 _OF_ROLLBACKS = (
-    Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED, Reason.OUTPUT_MISMATCH, Reason.POD_NOT_CREATED,
-    Reason.PROGRESS_DEADLINE, Reason.ROLLOUT_ABORTED, "AccessDenied", "DigestMismatch", "EngineRefused",
-    "EngineUnreachable", "NoSpace",
-    "NotFound",
+    Reason.ANALYSIS_FAILED, Reason.ANALYSIS_INCONCLUSIVE, Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED,
+    Reason.OUTPUT_MISMATCH, Reason.POD_NOT_CREATED, Reason.PROGRESS_DEADLINE, Reason.ROLLOUT_ABORTED, "AccessDenied",
+    "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
     "Checked", "CheckpointSaved", "FirstPodProved", "GatePassed", "GateRejected", "HeartbeatLost", "MixedChange",

@@ -200,6 +200,27 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A query for Prometheus."""
+
+    name: str
+    expression: str
+    before: bool = False
+    """About the version before."""
+    at: float | None = None
+    """For which moment, Unix seconds; None: now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Prometheus said: a finite value, or why there is none."""
+
+    question: Question
+    value: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     jobs: tuple[StepJob, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
@@ -209,6 +230,8 @@ class Observed:
     """Why the target cannot be looked at, and the way out: its kind is not installed, or not allowed."""
     serves_jobset: bool = False
     """Whether the API server knows JobSets; asked only where several nodes are wanted."""
+    answers: tuple[Answer, ...] = ()
+    """Of Prometheus, to what this pass had to ask."""
     refusals: tuple[Refusal, ...] = ()
     """What the API server refused in this pass."""
 

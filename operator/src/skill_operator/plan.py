@@ -15,8 +15,9 @@ from skill_operator.actions import Action, News, RemoveFinalizer
 from skill_operator.api import MILESTONES, ConditionType, Phase, Reason, SkillUpdate
 from skill_operator.conditions import put, without
 from skill_operator.manifests.pod import Images
-from skill_operator.observed import Observed
+from skill_operator.observed import Observed, Question
 from skill_operator.status import Condition, Status
+from skill_operator.steps.analysis import analyse, learn_analysis, questions
 from skill_operator.steps.approve import approve
 from skill_operator.steps.beginning import (
     as_it_ended,
@@ -48,6 +49,7 @@ LEARNING: tuple[Callable[[Facts], Status], ...] = (
     learn_training,
     learn_rollout,
     learn_hold,
+    learn_analysis,
     learn_promotion,
 )
 """What the children say goes into the status first: once there, their pods may go."""
@@ -75,6 +77,7 @@ LIFE: tuple[Stage, ...] = (
     roll,  # the target is told the candidate; a fault, a stranger's hand or the deadline ends it
     hold,  # the first new pod is proved before the rest follows
     arrive,  # every pod on the candidate, each proved by its digest
+    analyse,  # metrics of its pods, beside those of the pods before: worse, or unknown
     soak,  # for a while, without a fault
     promote,  # golden prompts asked, head moved
 )
@@ -136,6 +139,13 @@ def needs_neighbours(update: SkillUpdate, seen: Observed) -> bool:
         return facts.spec.revert and is_due(facts)
     is_before_rollout = facts.spec.serving and facts.known.rollout is None and facts.known.published
     return not is_active(facts) or bool(is_before_rollout)
+
+
+def asks(update: SkillUpdate, seen: Observed, now: float) -> tuple[Question, ...]:
+    """Returns what Prometheus has to be asked before a plan is made."""
+    if update.spec is None:
+        return ()
+    return questions(_learnt(Facts(update, update.spec, statuses.read(update.status), seen, Images("", ""), now)))
 
 
 def _learnt(facts: Facts) -> Facts:

@@ -42,7 +42,8 @@ from skill_operator.manifests.serving import weights_patch
 from skill_operator.metrics import Metrics
 from skill_operator.names import event_name
 from skill_operator.neighbours import Neighbours
-from skill_operator.plan import Plan, plan
+from skill_operator.plan import Plan, asks, plan
+from skill_operator.prometheus import Prometheus
 from skill_operator.reading import is_child, lost_labels
 from skill_operator.settings import Settings
 from skill_operator.sight import Gone, Key, Lookout, Sight, with_progress
@@ -70,6 +71,7 @@ class World:
     settings: Settings
     kube: Kube
     trainers: TrainerClient
+    prometheus: Prometheus
     metrics: Metrics
     neighbours: Neighbours = field(default_factory=Neighbours)
     engines: Engines = field(default_factory=Engines)
@@ -154,7 +156,8 @@ class Reconciler:
 
     async def _plan(self, sight: Sight) -> Plan:
         seen = await with_progress(sight.seen, self.world.trainers)
-        return plan(sight.update, seen, self.world.settings.images, time.time())
+        answers = await self.world.prometheus.ask(asks(sight.update, seen, time.time()))
+        return plan(sight.update, replace(seen, answers=answers), self.world.settings.images, time.time())
 
     def _changes_something(self, update: SkillUpdate, planned: Plan) -> bool:
         """Returns whether a plan does or says more than progress."""

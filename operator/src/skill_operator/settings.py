@@ -34,6 +34,8 @@ class Settings:
     """SKILL_LOG_LEVEL: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "json"
     """SKILL_LOG_FORMAT: json or text."""
+    prometheus_url: str = ""
+    """SKILL_PROMETHEUS_URL: where spec.serving.analysis is asked; empty for nowhere."""
     pass_seconds: float = 60.0
     """SKILL_PASS_SECONDS: limit of one look at one update."""
     status_seconds: float = 10.0

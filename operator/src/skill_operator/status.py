@@ -89,6 +89,25 @@ class Hold(Part):
     """How it ended: what was proved, or why all pods are judged at the end."""
 
 
+class Measured(Part):
+    name: str
+    value: float | None = None
+    previous: float | None = None
+    """Of the version before."""
+    verdict: str
+
+
+class Analysed(Part):
+    result: str
+    """Passed, Failed or Inconclusive."""
+    message: str
+    at: str
+    samples: float | None = None
+    failures: int = 0
+    """Fails in a row."""
+    metrics: tuple[Measured, ...] = ()
+
+
 class Rollout(Part):
     previous: str = ""
     """The annotation before: what a rollback goes back to. Empty: there was none, pods took their SKILL_DEFAULT."""
@@ -104,6 +123,10 @@ class Rollout(Part):
     hold: Hold | None = None
     verified_at: str | None = None
     """Since when every pod is proved: the beginning of the soak."""
+    previous_pods: tuple[str, ...] = ()
+    """The pods before the rollout: whose metrics the candidate's are compared with."""
+    analysis: Analysed | None = None
+    """What Prometheus said last in this soak."""
     rollback: Rollback | None = None
 
 

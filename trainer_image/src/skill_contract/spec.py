@@ -231,6 +231,33 @@ class TargetRef(Document):
         return f"{self.kind} {self.name}"
 
 
+class AnalysisMetric(Document):
+    """A value that is worse the higher it is, and how high it may be for the pods on the candidate."""
+
+    name: str
+    query: str
+    """PromQL that gives one value; `$pods` and `$namespace` stand for the pods of one version."""
+    max: float | None = Field(None, ge=0)
+    max_increase: float | None = Field(None, ge=0)
+    """Above the value of the pods on the version before."""
+    max_ratio: float | None = Field(None, ge=0)
+    """To the value of the pods on the version before."""
+
+
+class Analysis(Document):
+    """What Prometheus has to say before a version becomes the head."""
+
+    samples: str
+    """PromQL that gives the number of requests behind the metrics."""
+    min_samples: int = Field(50, ge=1)
+    metrics: tuple[AnalysisMetric, ...] = Field(min_length=1)
+    warmup_seconds: int = Field(60, ge=0)
+    interval_seconds: int = Field(30, ge=10)
+    failure_limit: int = Field(2, ge=1)
+    """Fails in a row that take the candidate back."""
+    on_inconclusive: Literal["RollBack", "Promote"] = "RollBack"
+
+
 class Serving(Document):
     target_ref: TargetRef
     container: str = "server"
@@ -240,6 +267,7 @@ class Serving(Document):
     soak_seconds: int = Field(120, ge=0)
     progress_deadline_seconds: int = Field(1800, ge=60)
     rollback: Literal["Automatic", "Manual"] = "Automatic"
+    analysis: Analysis | None = None
 
 
 class SkillUpdateSpec(Document):

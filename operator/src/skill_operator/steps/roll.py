@@ -141,6 +141,7 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
     rollout = Rollout(
         previous=previous,
         previous_digest=digest,
+        previous_pods=tuple(pod.name for pod in standing(target) if pod.weights == previous),
         candidate=candidate,
         pods_verified=f"0/{target.replicas}",
         started_at=facts.time,

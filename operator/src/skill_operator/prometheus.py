@@ -1,0 +1,86 @@
+"""Figures from Prometheus: a bounded number of short requests to the one address of the settings.
+
+An update's author chooses queries, never the address (docs/decisions/0024). What cannot be had is an answer, too: it
+has no value and says why, and no candidate fails by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from skill_operator.observed import Answer, Question
+
+TIMEOUT_SECONDS = 10.0
+MAX_CONNECTIONS = 8
+MAX_BYTES = 256 * 1024
+NO_ADDRESS = "this operator knows no Prometheus: set prometheus.url of its chart"
+
+
+class Prometheus:
+    """Asks for instant values.
+
+    Source: Prometheus, HTTP API, "Instant queries" and "Expression query result formats".
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def ask(self, questions: Iterable[Question]) -> tuple[Answer, ...]:
+        """Returns an answer to each question, in their order."""
+        return tuple(await asyncio.gather(*map(self._answer, questions)))
+
+    async def _answer(self, question: Question) -> Answer:
+        if not self._url:
+            return Answer(question, None, NO_ADDRESS)
+        try:
+            value, problem = one_value(await self._query(question))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Answer(question, None, f"Prometheus cannot be asked: {error or type(error).__name__}")
+        return Answer(question, value, problem)
+
+    async def _query(self, question: Question) -> Any:
+        form = {"query": question.expression, "timeout": f"{TIMEOUT_SECONDS:g}s"} | (
+            {"time": f"{question.at:.3f}"} if question.at else {}
+        )
+        async with self._session.post(f"{self._url}/api/v1/query", data=form, allow_redirects=False) as response:
+            text = bytearray()
+            async for chunk in response.content.iter_any():
+                text += chunk
+                if len(text) > MAX_BYTES:
+                    raise ValueError("the query returns too much: aggregate it, as by sum()")
+            if response.content_type != "application/json":
+                raise ValueError(f"it answered with status {response.status} and no JSON")
+            return json.loads(text)
+
+
+def one_value(answer: Any) -> tuple[float | None, str]:
+    """Returns the one finite value in an answer, or None and why there is none."""
+    if not isinstance(answer, dict) or answer.get("status") != "success":
+        said = answer.get("error") if isinstance(answer, dict) else None
+        return None, f"Prometheus refuses the query: {said or 'it does not say why'}"
+    kind, result = answer["data"]["resultType"], answer["data"]["result"]
+    if kind not in {"vector", "scalar"}:
+        return None, f"the query returns a {kind}, not one value"
+    if kind == "vector" and len(result) != 1:
+        return None, f"the query returns {len(result)} series: aggregate them, as by sum()" if result else "no data"
+    value = float(result[1] if kind == "scalar" else result[0]["value"][1])
+    return (value, "") if math.isfinite(value) else (None, f"the value is {value}: most often nothing was counted")
