@@ -1,8 +1,9 @@
 """Bringing files down: every byte hashed before its file gets its name, in bounded memory, from where it broke off.
 
-Large files come as ranges, in parallel, straight to their places (`landing`); a second hand hashes them in order from
-the page cache. Broken connections are tried again range by range. Wrong bytes are not, unless some of them were left by
-an earlier attempt. A cache on the node (`node_cache`) is asked before the store.
+Each file has a thread, which brings its ranges in order and hashes every piece while it is in the processor's cache.
+Where there are fewer large files than streams, helpers fetch ranges ahead, straight to their places (`landing`); these
+are hashed from the page cache when their turn comes. Broken connections are tried again range by range. Wrong bytes are
+not, unless some of them were left by an earlier attempt. A cache on the node (`node_cache`) is asked before the store.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from skill_contract.manifest import File
 from skill_store import transfer
@@ -26,7 +28,23 @@ from skill_store.protocol import CHUNK_BYTES, ObjectStore
 from skill_store.retry import retried
 from skill_store.transfer import Meter, Progress, compare, in_parallel, is_valid
 
-RANGES_AT_ONCE = 8
+FEWEST_STREAMS, MOST_STREAMS = 4, 16
+
+
+class Digest(Protocol):
+    """What `hashlib` returns."""
+
+    def copy(self) -> Digest:
+        """Returns another that goes on from here by itself."""
+        ...
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Takes more bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Returns the digest of all so far."""
+        ...
 
 
 def download(
@@ -44,24 +62,36 @@ def download(
         DigestMismatch: when an object is not what the manifest promises; the error names the file.
         NoSpace: when the disk is full.
     """
-    with ThreadPoolExecutor(RANGES_AT_ONCE) as ranges:
-        way = _Way(store, prefix, ranges, Meter(files, progress))
+    with _helpers(files) as helpers:
+        way = _Way(store, prefix, helpers, Meter(files, progress))
         in_parallel(way.meter, [partial(_land, way, folder, cache, file) for file in files])
 
 
 def copy_down(store: ObjectStore, sizes: Mapping[str, int], folder: Path) -> None:
     """Downloads objects that no manifest speaks for: only their sizes (key to bytes) are known. Raises NoSpace."""
     files = [File(path=key, size=size, sha256="") for key, size in sizes.items()]
-    with ThreadPoolExecutor(RANGES_AT_ONCE) as ranges:
-        way = _Way(store, "", ranges, Meter(files, None))
+    with _helpers(files) as helpers:
+        way = _Way(store, "", helpers, Meter(files, None))
 
         def land(file: File) -> None:
             with _space_for(file), Landing(file, folder / file.path) as landing:
-                size, _ = way.receive(file, landing)
-                compare(file, size, "", place=f"{store.uri}/{file.path}")
+                size, sha256 = way.receive(file, landing)
+                compare(file.model_copy(update={"sha256": sha256}), size, sha256, place=f"{store.uri}/{file.path}")
                 landing.keep()
 
         in_parallel(way.meter, [partial(land, file) for file in files])
+
+
+@contextmanager
+def _helpers(files: Sequence[File]) -> Iterator[ThreadPoolExecutor | None]:
+    """Yields threads for as many streams as the processors can keep up with, less the large files' own."""
+    streams = min(MOST_STREAMS, max(FEWEST_STREAMS, 2 * (os.cpu_count() or 1)))
+    large = sum(file.size > transfer.RANGE_BYTES for file in files)
+    if streams <= min(large, transfer.FILES_AT_ONCE) or not large:
+        yield None
+        return
+    with ThreadPoolExecutor(streams - min(large, transfer.FILES_AT_ONCE)) as helpers:
+        yield helpers
 
 
 def _land(way: _Way, folder: Path, cache: NodeCache | None, file: File) -> None:
@@ -81,7 +111,7 @@ class _Way:
 
     store: ObjectStore
     prefix: str
-    ranges: ThreadPoolExecutor
+    helpers: ThreadPoolExecutor | None
     meter: Meter
 
     def land(self, file: File, target: Path) -> None:
@@ -111,16 +141,18 @@ class _Way:
         return None
 
     def receive(self, file: File, landing: Landing) -> tuple[int, str]:
-        """Returns how many bytes of the object have landed, and their sha256 (empty where none is promised)."""
+        """Returns how many bytes of the object have landed, and their sha256."""
         step = transfer.RANGE_BYTES
         spans = [(start, min(step, file.size - start)) for start in range(0, file.size, step)]
         arrivals = [self._arrival(file, start, length, landing) for start, length in spans]
-        digest = hashlib.sha256() if file.sha256 else None
+        digest: Digest = hashlib.sha256()
         landed = 0
         try:
             for (start, length), arrival in zip(spans, arrivals, strict=True):
-                count = arrival.result()
-                if digest:
+                if arrival is None or arrival.cancel():
+                    count, digest = self._inline(file, start, length, landing, digest)
+                else:
+                    count = arrival.result()
                     _hash_range(digest.update, landing.descriptor, start, count)
                 landed += count
                 self.meter.add(count)
@@ -128,20 +160,35 @@ class _Way:
                     break
         finally:
             _drain(arrivals)  # nobody may write to the descriptor after it is closed
-        return landed, digest.hexdigest() if digest else ""
+        return landed, digest.hexdigest()
 
-    def _arrival(self, file: File, start: int, length: int, landing: Landing) -> Future[int]:
+    def _arrival(self, file: File, start: int, length: int, landing: Landing) -> Future[int] | None:
+        """Returns the arrival of a range that has come already, or that a helper may fetch; None without helpers."""
         if (start, length) in landing.landed:
             there: Future[int] = Future()
             there.set_result(length)
             return there
-        return self.ranges.submit(retried, partial(self._range, file, start, length, landing))
+        if self.helpers is None:
+            return None
+        return self.helpers.submit(retried, partial(self._range, file, start, length, landing, _unhashed))
 
-    def _range(self, file: File, start: int, length: int, landing: Landing) -> int:
+    def _inline(self, file: File, start: int, length: int, landing: Landing, digest: Digest) -> tuple[int, Digest]:
+        """Returns the size of a range brought by this thread, and the digest with it; a new try forgets the last."""
+
+        def attempt() -> tuple[int, Digest]:
+            own = digest.copy()
+            return self._range(file, start, length, landing, own.update), own
+
+        return retried(attempt)
+
+    def _range(
+        self, file: File, start: int, length: int, landing: Landing, hashing: Callable[[memoryview], object]
+    ) -> int:
         position = start
         for chunk in self.store.read(self.prefix + file.path, start, length):
             self.meter.check()
             view = memoryview(chunk)[: start + length - position]
+            hashing(view)
             while view:
                 written = os.pwrite(landing.descriptor, view, position)
                 position += written
@@ -151,8 +198,12 @@ class _Way:
         return position - start
 
 
-def _drain(arrivals: Sequence[Future[int]]) -> None:
-    wait([arrival for arrival in arrivals if not arrival.cancel()])
+def _unhashed(_piece: memoryview) -> None:
+    """What helpers bring is hashed when its turn comes."""
+
+
+def _drain(arrivals: Sequence[Future[int] | None]) -> None:
+    wait([arrival for arrival in arrivals if arrival and not arrival.cancel()])
 
 
 def _hash_range(update: Callable[[bytes], None], descriptor: int, start: int, length: int) -> None:
