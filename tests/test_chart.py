@@ -41,6 +41,7 @@ EVERYTHING = {
             "runbookBase": "https://git.example.com/skillupdate/",
         },
     },
+    "servingTargets": {"leaderWorkerSet": True, "rollout": True, "inferenceService": True},
     "networkPolicy": {"enabled": True},
     "admissionPolicy": {
         "enabled": True,

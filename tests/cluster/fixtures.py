@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from tests.cluster import debian, images
-from tests.cluster.binaries import CATALOGUE, binary
+from tests.cluster.binaries import CATALOGUE, binary, built
 from tests.cluster.console import ClusterError
 from tests.cluster.controlplane import PROCESSES, ControlPlane
 
@@ -32,12 +32,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if "alerts" in rungs:
             debian.program("prometheus", package="prometheus")
         if "e2e" in rungs:
-            needed = [module for name, module in CATALOGUE.items() if name != "kwok"]  # that one is a benchmark's
+            unneeded = {"kwok", "lws", "kserve"}  # a benchmark's, and those of other targets
+            needed = [module for name, module in CATALOGUE.items() if name not in unneeded]
             _build([program for module in needed for program in module.packages])
         elif "api" in rungs:
             _build([*PROCESSES, "kubectl"])
+        if "api" in rungs:
+            built("kserve")
         if "engines" in rungs:
             _build(["jobset", "kueue"])
+        if "targets" in rungs:
+            _build(["lws"])
         if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model
             images.prepare_beside(*images.TARGETS, "seaweedfs")
 

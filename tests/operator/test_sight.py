@@ -34,16 +34,20 @@ class Server:
         self.broken = ""
         """What it cannot answer, by the end of its path."""
         self.selects_fields = True
+        self.forbidden: set[str] = set()
+        """What it does not allow, by any step of its path."""
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path.rpartition("/")[2])
         if not self.selects_fields and "fieldSelector" in request.query:
             return web.json_response({"message": "field label not supported: spec.model.uri"}, status=400)
+        if self.forbidden & set(request.path.split("/")):
+            return web.json_response({"message": "not allowed"}, status=403)
         if self.asked[-1] == self.broken:
             return web.json_response({"message": "etcd has no leader"}, status=503)
         if request.path in self.objects:
             return web.json_response(self.objects[request.path])
-        if request.path.rpartition("/")[2] in {"jobs", "pods", "skillupdates"}:
+        if request.path.rpartition("/")[2] in {"jobs", "pods", "skillupdates", "leaderworkersets"}:
             return web.json_response({"metadata": {}, "items": self.lists.get(request.path, [])})
         return web.json_response({"message": "not found"}, status=404)
 
@@ -214,3 +218,71 @@ async def test_serving_pods_of_a_rollout_are_looked_at_every_time(unused_port: i
         assert one.targets == {"team/Deployment/support-llm"}
         assert server.take_asked() == ["refund-tool", "jobs", "support-llm", "pods"]
         assert one.remembered() is None
+
+
+# -- targets of other kinds -----------------------------------------------------------------------------------------
+
+SETS = "/apis/leaderworkerset.x-k8s.io/v1"
+
+
+def to_be_rolled() -> raw.Raw:
+    """An update with a published version, whose target is a LeaderWorkerSet."""
+    published = {"version": raw.CHILD[0], "digest": raw.CHILD[1], "uri": raw.MODEL}
+    body = at_work(published=published)
+    body["spec"]["serving"]["targetRef"] = {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "support-llm",
+    }  # fmt: skip
+    return body
+
+
+def a_set() -> raw.Raw:
+    template = raw.deployment()["spec"]["template"]
+    metadata = {"name": "support-llm", "namespace": "team", "uid": "uid-of-set", "resourceVersion": "3"}
+    return {"metadata": metadata, "spec": {"leaderWorkerTemplate": {"size": 1, "workerTemplate": template}}}
+
+
+async def test_kind_that_is_not_installed_is_said_and_asked_for_again(unused_port: int):
+    server = Server(to_be_rolled())
+    server.forbidden = {"leaderworkersets"}  # rights are asked about before anything is looked for
+    async with lookout(unused_port, server) as one:
+        why = (await one.look()).seen.target_out_of_reach
+        assert "does not serve LeaderWorkerSet" in why
+        assert "https://" in why
+        assert one.remembered() is None
+
+
+async def test_kind_that_is_not_allowed_is_said_with_the_value_of_the_chart(unused_port: int):
+    server = Server(to_be_rolled())
+    server.forbidden = {"leaderworkersets"}
+    server.objects[SETS] = {"resources": [{"name": "leaderworkersets"}]}
+    async with lookout(unused_port, server) as one:
+        assert "servingTargets.leaderWorkerSet=true" in (await one.look()).seen.target_out_of_reach
+
+
+async def test_target_that_is_not_there_is_no_fault_of_its_kind(unused_port: int):
+    server = Server(to_be_rolled())
+    server.objects[SETS] = {"resources": [{"name": "leaderworkersets"}]}
+    async with lookout(unused_port, server) as one:
+        seen = (await one.look()).seen
+    assert (seen.target, seen.target_out_of_reach) == (None, "")
+
+
+async def test_kind_that_has_appeared_is_watched_from_then_on(unused_port: int):
+    server = Server(to_be_rolled())
+    server.objects[f"{SETS}/namespaces/team/leaderworkersets/support-llm"] = a_set()
+    async with lookout(unused_port, server) as one:
+        seen = (await one.look()).seen
+        assert seen.target is not None
+        assert one._engines.appeared.is_set()
+        one._engines.appeared.clear()
+        await one.look()
+        assert not one._engines.appeared.is_set()
+        assert one.remembered() is not None
+
+
+async def test_kinds_that_may_not_be_listed_are_not_watched(unused_port: int):
+    server = Server(to_be_rolled())
+    server.forbidden = {"rollouts", "statefulsets"}
+    async with lookout(unused_port, server) as one:
+        kinds = await Engines().begin_targets(one._api, (None,))
+    assert {kind.name for kind in kinds} == {"Deployment", "LeaderWorkerSet"}

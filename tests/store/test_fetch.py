@@ -255,3 +255,17 @@ def test_a_fault_that_nobody_thought_of_is_said_too(fetch: Fetch, tmp_path: Path
     code, message = fetch(default=str(tmp_path))
     assert (code, message.outcome, message.reason) == (1, "Failed", "FetchFailed")
     assert "OSError" in message.message
+
+
+@pytest.mark.store
+def test_kserve_gives_what_and_where_to_as_arguments(cli: Cli, s3: Bucket, model: Path, tmp_path: Path):
+    repository = Repository(f"{s3.uri}/m")
+    base = repository.import_base(str(model))
+    log, source = tmp_path / "termination-log", repository.uri.replace("s3://", "skill://")
+    told = {"SKILL_WEIGHTS": "", "SKILL_TERMINATION_LOG": str(log)}
+    assert cli("storage-initializer", source, str(tmp_path / "models"), **told)[0] == 0
+    assert FetchMessage.parse_json(log.read_bytes()).digest == base.digest
+    child = publish_child(repository, model, base)
+    told["SKILL_WEIGHTS"] = pinned(repository, child)
+    assert cli("storage-initializer", source, str(tmp_path / "models"), **told)[0] == 0
+    assert FetchMessage.parse_json(log.read_bytes()).digest == child.digest

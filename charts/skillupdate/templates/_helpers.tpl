@@ -77,6 +77,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [statefulsets]
   verbs: [get, list, watch, patch]  # as for Deployments
 {{- end }}
+{{- if .leaderWorkerSet }}
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets]
+  verbs: [get, list, watch, patch]
+{{- end }}
+{{- if .rollout }}
+- apiGroups: [argoproj.io]
+  resources: [rollouts]
+  verbs: [get, list, watch, patch]
+{{- end }}
+{{- if .inferenceService }}
+- apiGroups: [serving.kserve.io]
+  resources: [inferenceservices]
+  verbs: [get, list, watch, patch]
+{{- end }}
 {{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.api.crd import install
-from tests.cluster.binaries import binary
+from tests.cluster.binaries import binary, built
 from tests.cluster.console import run
 from tests.cluster.controlplane import ControlPlane, free_port
 from tests.operator.api.place import Kubelet, Place
@@ -29,20 +29,26 @@ USER = "skill-operator"
 
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
-    prepare(control_plane)
+    for crd in (built("kserve") / "config" / "crd" / "full").glob("*_inferenceservices.yaml"):
+        control_plane.kubectl("apply", "--server-side", f"--filename={crd}")
+    prepare(control_plane, "servingTargets.inferenceService=true")
     return control_plane
 
 
-def prepare(plane: ControlPlane) -> None:
-    """Gives a control plane the CRD of this checkout, and the operator's rights as the chart grants them."""
+def prepare(plane: ControlPlane, *values: str) -> None:
+    """Gives a control plane the CRD of this checkout, and the operator's rights as the chart grants them.
+
+    Args:
+        values: of the chart, such as servingTargets.rollout=true.
+    """
     install(plane.kubectl)
-    plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights()))
+    plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights(values)))
 
 
-def _rights() -> list[dict]:
+def _rights(values: tuple[str, ...]) -> list[dict]:
     chart = str(ROOT / "charts/skillupdate")
     show = ["--show-only", "templates/rbac.yaml", "--kube-version", "1.34.4"]
-    rendered = run([binary("helm"), "template", "x", chart, *show])
+    rendered = run([binary("helm"), "template", "x", chart, *show, *(f"--set={value}" for value in values)])
     documents = [document for document in yaml.safe_load_all(rendered) if document]
     for document in documents:
         if "subjects" in document:

@@ -29,6 +29,8 @@ COLLECTIONS = {
     "pods": "/api/v1",
     "deployments": "/apis/apps/v1",
     "statefulsets": "/apis/apps/v1",
+    "leaderworkersets": "/apis/leaderworkerset.x-k8s.io/v1",
+    "inferenceservices": "/apis/serving.kserve.io/v1beta1",
     "events": "/apis/events.k8s.io/v1",
     "limitranges": "/api/v1",
 }

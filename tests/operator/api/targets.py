@@ -42,8 +42,40 @@ def _is_stateful_set_up(seen: Raw) -> bool:
 
 
 def stateful_set() -> Served:
-    document = raw.deployment()
-    del document["status"], document["metadata"]["generation"]
-    document |= {"kind": "StatefulSet", "spec": document["spec"] | {"serviceName": NAME}}
     where = Where("apps/v1", "StatefulSet", "statefulsets", NAME, (_TEMPLATE,))
-    return Served(where, document, _is_stateful_set_up, "app=support-llm")
+    spec = raw.deployment()["spec"] | {"serviceName": NAME}
+    return Served(where, _document(where, spec), _is_stateful_set_up, "app=support-llm")
+
+
+def leader_worker_set() -> Served:
+    """Two groups of a leader and a worker."""
+    names = ("leaderTemplate", "workerTemplate")
+    paths = tuple(("spec", "leaderWorkerTemplate", name, "metadata", "annotations") for name in names)
+    where = Where("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets", NAME, paths)
+    template = raw.deployment()["spec"]["template"]
+    spec = {"replicas": 2, "leaderWorkerTemplate": {"size": 2} | dict.fromkeys(names, template)}
+    return Served(where, _document(where, spec), _is_leader_worker_set_up, "app=support-llm", count=4)
+
+
+def inference_service() -> Served:
+    """A predictor of the user's own containers, two of it."""
+    path = ("spec", "predictor", "annotations")
+    where = Where("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", NAME, (path,))
+    pods = raw.deployment()["spec"]["template"]["spec"]
+    spec = {"predictor": {"minReplicas": 2} | pods}
+    return Served(where, _document(where, spec), _is_inference_service_up, f"app=isvc.{NAME}-predictor")
+
+
+def _document(where: Where, spec: Raw) -> Raw:
+    return {"apiVersion": where.api_version, "kind": where.kind, "metadata": {"name": NAME}, "spec": spec}
+
+
+def _is_leader_worker_set_up(seen: Raw) -> bool:
+    status = seen.get("status", {})
+    is_available = any(c["type"] == "Available" and c["status"] == "True" for c in status.get("conditions", []))
+    return is_available and status.get("updatedReplicas") == status.get("readyReplicas") == status["replicas"] == 2
+
+
+def _is_inference_service_up(seen: Raw) -> bool:
+    conditions = seen.get("status", {}).get("conditions", [])
+    return any(c["type"] == "PredictorReady" and c["status"] == "True" for c in conditions)

@@ -1,97 +1,47 @@
-"""Rollouts of every kind of serving target by its own controller; only what containers do is played."""
+"""Rollouts of a StatefulSet by its own controller, and of an InferenceService whose own is played."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
-from skill_operator.api import WEIGHTS_ANNOTATION
-from skill_operator.manifests.serving import weights_patch
-from tests.operator import raw
-from tests.operator.api.place import Kubelet, Place, condition, serves_what_it_is_told
-from tests.operator.api.targets import NAME, Served, stateful_set
-from tests.operator.raw import CHILD, Raw
+from tests.operator.api.kserve import KServe
+from tests.operator.api.place import Kubelet, Place, condition
+from tests.operator.api.stories import is_left_alone, is_rolled_back, is_rolled_out
+from tests.operator.api.targets import Served, inference_service, leader_worker_set, stateful_set
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
-STRANGE = "s3://elsewhere/versions/1@sha256:1"
 
 
-@pytest.fixture(params=[stateful_set], ids=lambda make: make.__name__)
+@pytest.fixture(autouse=True)
+async def kserve(place: Place) -> AsyncIterator[None]:
+    task = asyncio.create_task(KServe(place).run())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(params=[stateful_set, inference_service], ids=lambda make: make.__name__)
 def served(request: pytest.FixtureRequest) -> Served:
     return request.param()
 
 
-def candidate(place: Place) -> str:
-    return f"s3://{place.namespace}/llm/versions/{CHILD[0]}@{CHILD[1]}"
-
-
-async def begin(place: Place, served: Served, name: str) -> None:
-    """The target is up; an update of it is created."""
-    await place.create(served.collection, served.manifest)
-    await place.until(served.collection, NAME, served.is_up)
-    await place.update(name, serving={"targetRef": served.reference})
-
-
-async def told(place: Place, served: Served) -> set[str]:
-    """What all pods of the target were told, once it is at rest."""
-    await place.until(served.collection, NAME, served.is_up)
-    pods = await place.list("pods", served.pods)
-    assert len(pods) == served.count
-    return {pod["metadata"].get("annotations", {}).get(WEIGHTS_ANNOTATION, "") for pod in pods}
-
-
-def instead_of(weights: str, status: Raw | None):
-    """A pod becomes this with one version, and good with any other."""
-
-    def play(pod: Raw) -> Raw | None:
-        own = pod["metadata"].get("annotations", {}).get(WEIGHTS_ANNOTATION, "")
-        return status if own == weights else serves_what_it_is_told(pod)
-
-    return play
-
-
 async def test_candidate_is_rolled_out_by_one_annotation(place: Place, kubelet: Kubelet, served: Served):
-    await begin(place, served, "served")
-    update = await place.phase("served", "Succeeded")
-    assert update["status"]["rollout"]["podsVerified"] == f"{served.count}/{served.count}"
-    assert await told(place, served) == {candidate(place)}
-    target = await place.get(served.collection, NAME)
-    (owned,) = [e for e in target["metadata"]["managedFields"] if e["manager"] == "skill-operator"]
-    assert (owned["operation"], owned["fieldsV1"]) == ("Apply", only(served))
-
-
-def only(served: Served) -> Raw:
-    """The fields of nothing but the annotation, as managedFields has them."""
-    fields: Raw = {}
-    for path in served.where.paths:
-        inner = fields
-        for step in path:
-            inner = inner.setdefault(f"f:{step}", {})
-        inner[f"f:{WEIGHTS_ANNOTATION}"] = {}
-    return fields
+    await is_rolled_out(place, served)
 
 
 async def test_version_that_cannot_be_fetched_is_rolled_back(place: Place, kubelet: Kubelet, served: Served):
-    broken = raw.fetch_failed("DigestMismatch", "sha256 of model.safetensors differs", "model.safetensors")
-    kubelet.serving = instead_of(candidate(place), raw.serving_status(broken, fetch_code=1, ready=False))
-    await begin(place, served, "altered")
-    update = await place.phase("altered", "RolledBack")
-    assert condition(update, "Stalled")["reason"] == "DigestMismatch"
-    assert await told(place, served) == {""}
-    assert "promote" not in kubelet.seen
-    await place.until("skillupdates", "altered", lambda u: not u["metadata"].get("finalizers"))
+    await is_rolled_back(place, kubelet, served)
 
 
-async def test_target_that_somebody_else_changes_in_the_middle_is_left_alone(
-    place: Place, kubelet: Kubelet, served: Served
-):
-    kubelet.serving = instead_of(candidate(place), None)  # its pods come and stay as they come
-    await begin(place, served, "meddled")
-    await place.until_some("pods", served.pods, lambda pod: candidate(place) in str(pod["metadata"].get("annotations")))
-    change = {"spec": weights_patch(served.where, STRANGE)["spec"]}
-    await place.patch(served.collection, NAME, change)
-    update = await place.phase("meddled", "Failed")
-    assert condition(update, "Stalled")["reason"] == "Superseded"
-    assert STRANGE in condition(update, "Stalled")["message"]
-    stays = await place.get(served.collection, NAME)
-    assert STRANGE in str(stays["spec"])
-    assert candidate(place) not in str(stays["spec"])
+async def test_target_that_somebody_else_changes_is_left_alone(place: Place, kubelet: Kubelet, served: Served):
+    await is_left_alone(place, kubelet, served)
+
+
+async def test_kind_that_is_not_installed_is_said_with_the_way_to_it(place: Place, kubelet: Kubelet):
+    await place.update("early", serving={"targetRef": leader_worker_set().reference})
+    update = await place.until("skillupdates", "early", lambda u: condition(u, "Stalled") if "status" in u else None)
+    assert condition(update, "Stalled")["reason"] == "TargetOutOfReach"
+    assert "https://lws.sigs.k8s.io" in condition(update, "Stalled")["message"]

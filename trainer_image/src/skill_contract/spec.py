@@ -223,7 +223,7 @@ class Gates(Document):
 
 class TargetRef(Document):
     api_version: str = "apps/v1"
-    kind: Literal["Deployment", "StatefulSet"] = "Deployment"
+    kind: Literal["Deployment", "StatefulSet", "LeaderWorkerSet", "Rollout", "InferenceService"] = "Deployment"
     name: str
 
     @property

@@ -21,6 +21,8 @@ from skill_store.fetch import Cache, failure, fetch
 from skill_store.repository import Repository
 from skill_store.termination import write_termination_message
 
+_KSERVE = "skill://"
+"""The scheme of storageUri that the chart's ClusterStorageContainer takes: its own, as s3:// is KServe's."""
 _CREDENTIALS = """
 A repository is s3://bucket/prefix or file:///folder. Credentials, endpoint and region come from the environment, as the
 AWS SDK reads them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3, AWS_REGION, a profile, or workload
@@ -86,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         help="most that the cache holds; the least recently used files go first (default: $SKILL_CACHE_GB, or as much"
         " as leaves 15%% of the volume free)",
     )
+    kserve = command(
+        _initialize, "storage-initializer", "Fetch as KServe asks for it: the container of a ClusterStorageContainer"
+    )
+    kserve.add_argument("source", metavar=f"{_KSERVE}BUCKET/PREFIX", help="the repository s3://BUCKET/PREFIX")
+    kserve.add_argument("to", metavar="DIR", help="folder that will hold exactly the version's files")
     command(
         _promote,
         "promote",
@@ -131,6 +138,12 @@ def _fetch(options: argparse.Namespace) -> int:
         print(f"skill-store: {message.reason}: {message.message}", file=sys.stderr)
     write_termination_message(message.dump_json().encode())
     return code
+
+
+def _initialize(options: argparse.Namespace) -> int:
+    repository = f"s3://{options.source.removeprefix(_KSERVE)}"
+    again = _parser().parse_args(["fetch", "--to", options.to, "--default", repository])
+    return _fetch(again)
 
 
 def _promote(_options: argparse.Namespace) -> int:

@@ -135,9 +135,13 @@ def at(raw: Raw, path: tuple[str, ...]) -> Any:
     return reduce(lambda inner, step: inner.get(step) or {}, path, raw)
 
 
-def fingerprint(template: Raw) -> str:
-    """Returns a short name of a pod template, the same for all versions of the weights."""
+def fingerprint(*templates: Raw) -> str:
+    """Returns a short name of a target's pod templates, the same for all versions of the weights."""
+    content = json.dumps([_without_weights(template) for template in templates], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _without_weights(template: Raw) -> list[Any]:
     metadata = template.get("metadata") or {}
     annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != WEIGHTS_ANNOTATION}
-    content = json.dumps([metadata.get("labels"), annotations, template["spec"]], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return [metadata.get("labels"), annotations, template["spec"]]

@@ -13,10 +13,13 @@ from skill_operator.api import WEIGHTS_ANNOTATION, to_unix
 from skill_operator.observed import ServingPod, Target
 from skill_operator.reading import container_status, is_true, last_end, why_unschedulable
 from skill_operator.targets.deployment import Deployment
+from skill_operator.targets.inferenceservice import InferenceService
 from skill_operator.targets.kind import Kind, Raw, Standing, at, owner
+from skill_operator.targets.leaderworkerset import LeaderWorkerSet
+from skill_operator.targets.rollout import Rollout
 from skill_operator.targets.statefulset import StatefulSet
 
-KINDS: tuple[Kind, ...] = (Deployment(), StatefulSet())
+KINDS: tuple[Kind, ...] = (Deployment(), StatefulSet(), LeaderWorkerSet(), Rollout(), InferenceService())
 """The kinds that there are."""
 
 

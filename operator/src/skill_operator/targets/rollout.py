@@ -1,0 +1,112 @@
+"""Rollout (argoproj.io/v1alpha1) of Argo Rollouts: its own steps bring the new pods; the operator adds the proof.
+
+What its controller holds on purpose is waited for, what it gives up is taken back, so that its spec and what is served
+agree again: an aborted Rollout serves the version before and goes on asking for the new one.
+"""
+
+from __future__ import annotations
+
+from skill_contract.spec import SkillUpdateSpec
+from skill_operator.actions import Place
+from skill_operator.manifests import serving
+from skill_operator.targets.deployment import NO_PODS, TEMPLATE_ANNOTATIONS, Deployment
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, selector
+
+_OWN_PODS = "rollouts-pod-template-hash"
+"""On every pod of a Rollout, and on no pod of the Deployment behind it."""
+_WORKLOAD_GENERATION = "rollout.argoproj.io/workload-generation"
+_EMPTY: Raw = {"spec": {}}
+
+
+class Rollout:
+    name, api_version, plural = "Rollout", "argoproj.io/v1alpha1", "rollouts"
+    switch, site = "rollout", "https://argo-rollouts.readthedocs.io/en/stable/installation"
+
+    def behind(self, raw: Raw, /) -> str:
+        reference = raw["spec"].get("workloadRef") or {}
+        return str(reference["name"]) if reference.get("kind") == Deployment.name else ""
+
+    def read(self, raw: Raw, behind: Raw | None, /) -> Standing:
+        holder = behind or raw
+        template = holder["spec"].get("template") or _EMPTY
+        phase, message = _phase(raw, behind)
+        labels = raw["spec"].get("selector") or holder["spec"].get("selector") or {}
+        return Standing(
+            annotated=holder,
+            place=self._place(raw, behind),
+            containers=containers(template),
+            fetchers=fetchers([template]),
+            selector=f"{selector(labels)},{_OWN_PODS}" if labels else "",
+            replicas=raw["spec"].get("replicas", 1),
+            is_settled=phase == "Healthy" and _is_complete(raw),
+            state=_in_words(raw, phase, message),
+            template=fingerprint(template),
+            unfit=_unfit(raw, behind),
+            given_up=f"was given up by its own controller: {message}" if phase == "Degraded" else "",
+            held=message if phase == "Paused" else "",
+        )
+
+    def _place(self, raw: Raw, behind: Raw | None) -> Place:
+        if behind:
+            kind = Deployment
+            return Place(kind.api_version, kind.name, kind.plural, behind["metadata"]["name"], (TEMPLATE_ANNOTATIONS,))
+        return Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,))
+
+    def wiring(self, spec: SkillUpdateSpec) -> str:
+        assert spec.serving is not None, "asked for a target"
+        lines = serving.wiring(spec.model.uri, spec.storage, spec.serving)
+        return f"add to its pod template, or to that of the Deployment in its workloadRef:\n{lines}"
+
+
+def _unfit(raw: Raw, behind: Raw | None) -> str:
+    reference = raw["spec"].get("workloadRef")
+    if not reference:
+        return ""
+    title = f"{reference.get('kind')} {reference.get('name')}"
+    if reference.get("kind") != Deployment.name:
+        return f"its workloadRef is {title}: only a Deployment can be told a version"
+    if behind is None:
+        return f"its workloadRef {title} does not exist: create it"
+    own = behind["spec"].get("replicas", 1)
+    return f"{title} in its workloadRef still has {own} pods of its own: scale it to 0" if own else ""
+
+
+def _phase(raw: Raw, behind: Raw | None) -> tuple[str, str]:
+    """Returns Healthy, Progressing, Paused or Degraded, and why.
+
+    Source: Argo Rollouts, `GetRolloutPhase`: what its status says holds only for what its controller has seen.
+    """
+    status, metadata = raw.get("status") or {}, raw["metadata"]
+    if status.get("observedGeneration") != str(metadata.get("generation", 1)):
+        return "Progressing", "its newest form has not been seen by the Rollouts controller yet"
+    if behind and not _has_seen(raw, behind):
+        return "Progressing", "the newest form of its workloadRef has not been seen by the Rollouts controller yet"
+    if status.get("controllerPause") and not status.get("pauseConditions"):
+        return "Progressing", "it goes on after a pause"
+    return str(status.get("phase") or "Progressing"), str(status.get("message") or "")
+
+
+def _has_seen(raw: Raw, behind: Raw) -> bool:
+    newest = str(behind["metadata"].get("generation", 1))
+    noted = (raw["metadata"].get("annotations") or {}).get(_WORKLOAD_GENERATION)
+    return newest == noted == (raw.get("status") or {}).get("workloadObservedGeneration")
+
+
+def _is_complete(raw: Raw) -> bool:
+    """Returns whether nothing is left of an older template."""
+    status, wanted = raw.get("status") or {}, raw["spec"].get("replicas", 1)
+    counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+    return counts == {wanted} and status.get("stableRS") == status.get("currentPodHash")
+
+
+def _in_words(raw: Raw, phase: str, message: str) -> str:
+    status, wanted = raw.get("status") or {}, raw["spec"].get("replicas", 1)
+    if not wanted:
+        return NO_PODS
+    steps = ((raw["spec"].get("strategy") or {}).get("canary") or {}).get("steps") or ()
+    step = f" at step {status.get('currentStepIndex', 0) + 1} of {len(steps)}" if steps and phase == "Paused" else ""
+    goes_on = f" (`kubectl argo rollouts promote {raw['metadata']['name']}` goes on)" if phase == "Paused" else ""
+    why = f": {message}" if message else ""
+    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    counts = f"{updated} of {wanted} replicas updated, {available} available, {status.get('replicas', 0)} in all"
+    return f"{phase}{step}{why}{goes_on}; {counts}"
