@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -109,6 +109,21 @@ def repository_with_head(repository: Repository, ref: VersionRef) -> str:
     return repository.uri
 
 
+def killed_in_the_middle(folder: Path, weights: str) -> Path:
+    """Returns where a fetch was killed that had brought at least one range; one that was faster is given another go."""
+    for number in range(10):
+        to = folder / f"weights-{number}"
+        journal = to / "model.safetensors.parts"
+        with skill_store("fetch", "--to", str(to), SKILL_WEIGHTS=weights) as process:
+            with contextlib.suppress(FileNotFoundError):  # renamed: it was faster
+                while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 1):
+                    time.sleep(0.001)
+            process.kill()
+        if (to / "model.safetensors.partial").exists():
+            return to
+    raise AssertionError("the fetch was always done before it could be killed")
+
+
 @pytest.mark.store
 def test_a_container_that_is_killed_goes_on_where_it_was_in_little_memory(s3: Bucket, tmp_path: Path):
     """Killed for good in the middle of the weights; that no range comes twice is tested with the transfer."""
@@ -116,18 +131,13 @@ def test_a_container_that_is_killed_goes_on_where_it_was_in_little_memory(s3: Bu
     (folder / "model.safetensors").write_bytes(random.Random(3).randbytes(1 << 20) * 160)  # three ranges of 64 MiB
     repository = Repository(f"{s3.uri}/m")
     ref = repository.publish(folder, Manifest(files=(), sequence=0))
-    journal = tmp_path / "weights/model.safetensors.parts"
-    with skill_store("fetch", "--to", str(tmp_path / "weights"), SKILL_WEIGHTS=pinned(repository, ref)) as process:
-        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 1):
-            time.sleep(0.001)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL, "it was not faster than a millisecond"
-    before = (tmp_path / "weights/model.safetensors.partial").stat().st_ino
+    to = killed_in_the_middle(tmp_path, pinned(repository, ref))
+    before = (to / "model.safetensors.partial").stat().st_ino
     small = peak_bytes("head", repository_with_head(repository, ref))
-    large = peak_bytes("fetch", "--to", str(tmp_path / "weights"), SKILL_WEIGHTS=pinned(repository, ref))
+    large = peak_bytes("fetch", "--to", str(to), SKILL_WEIGHTS=pinned(repository, ref))
     assert large - small < 80e6, "of 168 MB, only some pieces of 256 KiB are in memory at once"
-    assert (tmp_path / "weights/model.safetensors").stat().st_ino == before, "the same file was filled up"
-    assert files_below(tmp_path / "weights") == MODEL_FILES
+    assert (to / "model.safetensors").stat().st_ino == before, "the same file was filled up"
+    assert files_below(to) == MODEL_FILES
 
 
 def test_a_folder_of_somebody_else_is_not_cleared(
