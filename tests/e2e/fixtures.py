@@ -39,3 +39,13 @@ def first_skill(world: World) -> dict[str, Any]:
     story.upload_skill(world, "velmora")
     world.apply(story.demo_update())
     return story.settle(world, "velmora")
+
+
+@pytest.fixture(scope="session")
+def jobset(cluster: Cluster) -> Iterator[None]:
+    """JobSet, controller and webhooks, on the cluster: it comes while the operator runs."""
+    engine = test_cluster.engine("jobset")
+    engine.install()
+    engine.start()
+    yield
+    engine.stop()

@@ -1,8 +1,9 @@
-"""Killing the trainer and the operator costs time only: the weights are the same, bit for bit."""
+"""Killing the trainer, one of two trainers, or the operator costs time only: training goes on from its checkpoint."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,28 @@ import pytest
 
 from tests.e2e import story
 from tests.e2e.world import OPERATOR_NAMESPACE, SKILLS, World
-from tests.smollm2 import smollm2
+from tests.smollm2 import shallow, smollm2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
-def _update(name: str) -> dict[str, Any]:
+def _update(name: str, base: str) -> dict[str, Any]:
     """A short run into a repository of its own, published without serving."""
     update = story.demo_update()
     update["metadata"]["name"] = name
     spec = update["spec"]
     del spec["serving"]
-    spec["model"] = {"uri": f"s3://models/{name}", "base": "s3://models/base/SmolLM2"}
+    spec["model"] = {"uri": f"s3://models/{name}", "base": f"s3://models/base/{base}"}
     spec["skill"] = {"name": "smoke"}
     spec["data"] = {
         "train": "s3://skills/smoke/train.jsonl",
         "heldOut": {"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
     }
-    spec["method"] |= {"steps": 8, "batchSize": 2}
-    spec["training"] = spec.get("training", {}) | {"checkpoint": {"everySteps": 4, "keep": 2}}
+    spec["method"] |= {"steps": 12, "batchSize": 2}
+    spec["training"] |= {
+        "checkpoint": {"everySteps": 4, "keep": 2},
+        "resources": {"requests": {"cpu": "100m", "memory": "2Gi"}},  # two side by side on this one node
+    }
     spec["gates"] = {
         "inContextGain": {"mode": "Skip"},
         "newSkill": {"minGain": "0"},
@@ -40,7 +44,7 @@ def _update(name: str) -> dict[str, Any]:
     return update
 
 
-def _kill_processes(cluster_command: str) -> int:
+def _kill_processes(cluster_command: str, pod_uid: str = "") -> int:
     """Kills, by SIGKILL, the processes in this machine's pods whose command line contains the words; returns how many.
 
     Only processes in a pod's cgroup count: nothing that the cluster did not start can be hit.
@@ -51,7 +55,7 @@ def _kill_processes(cluster_command: str) -> int:
             continue
         try:
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            in_pod = "kubepods" in (folder / "cgroup").read_text()
+            in_pod = re.search(f"kubepods.*/pod{pod_uid}", (folder / "cgroup").read_text())
         except OSError:
             continue
         if in_pod and cluster_command in command:
@@ -67,24 +71,33 @@ def _weights(world: World, name: str) -> str:
     return digest
 
 
-def test_killed_trainer_and_operator_end_with_the_same_weights(world: World):
+def _wait_for_checkpoint(world: World, name: str) -> None:
+    """Returns when a run has saved its first checkpoint; it is no further than the step of its second then."""
+    update = story.wait_for(world, name, lambda update: "pod" in update.get("status", {}).get("training", {}))
+    world.wait_for_words(update["status"]["training"]["pod"], "saved step")
+
+
+@pytest.fixture(scope="module")
+def inputs(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the runs of this file need in the buckets."""
+    models = {"whole": smollm2(), "shallow": shallow(tmp_path_factory.mktemp("shallow"))}
     with world.storage():
         s3 = boto3.client("s3")
-        for file in smollm2().iterdir():
-            s3.upload_file(str(file), "models", f"base/SmolLM2/{file.name}")
+        for name, folder in models.items():
+            for file in folder.iterdir():
+                s3.upload_file(str(file), "models", f"base/{name}/{file.name}")
     for part in ("train", "heldout"):
         world.upload(SKILLS / f"smoke/{part}.jsonl", f"smoke/{part}.jsonl")
 
-    world.apply(_update("disturbed"))
-    story.wait_for(
-        world,
-        "disturbed",
-        lambda update: update.get("status", {}).get("training", {}).get("lastCheckpointStep", 0) >= 4,
-    )
+
+@pytest.mark.usefixtures("inputs")
+def test_killed_trainer_and_operator_end_with_the_same_weights(world: World):
+    world.apply(_update("disturbed", "shallow"))
+    _wait_for_checkpoint(world, "disturbed")
     assert _kill_processes("skill-trainer train") > 0
     story.wait_for(world, "disturbed", lambda update: update["status"].get("training", {}).get("restarts", 0) >= 1)
     assert _kill_processes("skill-operator") > 0
-    world.apply(_update("undisturbed"))
+    world.apply(_update("undisturbed", "shallow"))
 
     disturbed = story.settle(world, "disturbed")
     undisturbed = story.settle(world, "undisturbed")
@@ -99,3 +112,36 @@ def test_killed_trainer_and_operator_end_with_the_same_weights(world: World):
         "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
     )
     assert any(int(count) > 0 for count in pods.split()), "the operator was killed, so its container has restarted"
+
+
+@pytest.mark.usefixtures("inputs", "jobset")
+def test_two_machines_that_lose_one_go_on_together_from_the_checkpoint(world: World):
+    update = _update("gang", "whole")
+    update["spec"]["training"] |= {
+        "nodes": 2,
+        "checkpoint": {"everySteps": 2, "keep": 2},
+        "template": {"env": [{"name": "OMP_NUM_THREADS", "value": "1"}]},
+    }
+    lora = {"type": "LoRA", "lora": {}}
+    update["spec"]["method"] |= {"adaptation": lora, "steps": 8, "rollout": {"maxNewTokens": 8}}
+    update["spec"]["method"]["sdft"] = {"teacher": {"weights": "Frozen"}}
+    world.apply(update)
+    _wait_for_checkpoint(world, "gang")
+    pods = _gang(world)
+    assert _kill_processes("skill-trainer train", pods[1]["metadata"]["uid"]) > 0
+
+    status = story.settle(world, "gang")["status"]
+    assert status["phase"] == "Succeeded", status
+    assert (status["training"]["restarts"], status["training"]["attempt"]) == (1, 2)
+    first, second = _gang(world)
+    assert {pod["metadata"]["uid"] for pod in (first, second)}.isdisjoint(pod["metadata"]["uid"] for pod in pods)
+    said = world.kubectl("logs", first["metadata"]["name"])
+    assert "saved step 2 of 8" not in said
+    assert "saved step 8 of 8" in said
+    assert _weights(world, "gang")
+
+
+def _gang(world: World) -> list[dict[str, Any]]:
+    """The trainers' pods by their number."""
+    pods = world.items("pods", "sdft.dev/update=gang,sdft.dev/step=train")
+    return sorted(pods, key=lambda pod: pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"])

@@ -81,6 +81,17 @@ class World:
             time.sleep(1)
         raise TimeoutError(f"{kind}/{name}: nothing final in {timeout_s:.0f} s, last {last.get('status')}; {said}")
 
+    def wait_for_words(self, pod: str, words: str) -> None:
+        """Waits until a pod that is starting or runs has said something.
+
+        Raises:
+            AssertionError: it ended without.
+        """
+        self.kubectl("wait", f"pod/{pod}", "--for=condition=Ready", "--timeout=300s")
+        with self._process("logs", "--follow", pod) as process:
+            if not any(words in line for line in process.stdout or ()):
+                raise AssertionError(f"{pod} ended and never said {words!r}")
+
     @contextlib.contextmanager
     def _process(self, *args: str) -> Iterator[subprocess.Popen[str]]:
         command = [*self.cluster.kubectl_command, "--namespace", self.namespace, *args]

@@ -20,8 +20,8 @@ from tests.trainer.core.conftest import CPU
 SKILL = Path(__file__).parents[2] / "skills" / "smoke"
 METHOD = Method.parse(
     {
-        "batchSize": 4, "steps": 12, "rollout": {"maxNewTokens": 12},
-        "optimizer": {"learningRate": 1e-4, "warmupSteps": 2, "schedule": "Constant"},
+        "batchSize": 4, "steps": 8, "rollout": {"maxNewTokens": 12},
+        "optimizer": {"learningRate": 1.5e-4, "warmupSteps": 2, "schedule": "Constant"},
         "sdft": {"teacher": {"emaRate": 0.02}},
     }
 )  # fmt: skip
