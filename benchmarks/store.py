@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where everything lies meanwhile (default: the temporary folder)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server and its data go, too
     s5cmd = binary("s5cmd")
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="store-") as name, _served(Path(name)) as server:
         folder = Path(name)
