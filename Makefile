@@ -56,6 +56,10 @@ screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, 
 chaos: .venv/synced ## Every fault at every phase of an update's life, into docs/reliability.md (half an hour on two busy cores)
 	$(PYTHON) -m tests.chaos --write docs/reliability.md
 
+.PHONY: gitops
+gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through an update's life (some minutes)
+	$(PYTHON) -m pytest tests/gitops tests/operator/api/git_stories.py
+
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
 	$(PYTHON) -m tests.cluster down

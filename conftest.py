@@ -11,7 +11,7 @@ settings.load_profile("busy")
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.seaweedfs", "tests.smollm2", "tests.e2e.fixtures"]
 
-_RUNGS = ("alerts", "api", "store", "trainer", "e2e")
+_RUNGS = ("alerts", "gitops", "api", "store", "trainer", "e2e")
 
 
 def _rung(item: pytest.Item) -> int:

@@ -64,6 +64,8 @@ CATALOGUE = {
     "s5cmd": Module({"s5cmd": "github.com/peak/s5cmd/v2"}, "a minute"),
     "pause": Module({"pause": "."}, "a few seconds"),
     "jobset": Module({"jobset": "sigs.k8s.io/jobset"}, "2 minutes", config="sigs.k8s.io/jobset"),
+    "argocd": Module({"argocd": "."}, "4 minutes"),
+    "flux": Module({"flux": "."}, "2 minutes"),
     "kueue": Module({"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, "3 minutes", config="sigs.k8s.io/kueue"),
     "lws": Module({"lws": "sigs.k8s.io/lws/cmd"}, "2 minutes", config="sigs.k8s.io/lws"),
     "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),  # its CRDs; its controller is played

@@ -10,6 +10,9 @@ from tests.cluster.binaries import CATALOGUE, binary, built
 from tests.cluster.console import ClusterError
 from tests.cluster.controlplane import PROCESSES, ControlPlane
 
+_NOT_OF_THE_CLUSTER = {"kwok", "lws", "kserve", "argocd", "flux"}
+"""Modules for a benchmark, for other targets, and for the tests that are marked with gitops."""
+
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
@@ -32,8 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if "alerts" in rungs:
             debian.program("prometheus", package="prometheus")
         if "e2e" in rungs:
-            unneeded = {"kwok", "lws", "kserve"}  # a benchmark's, and those of other targets
-            needed = [module for name, module in CATALOGUE.items() if name not in unneeded]
+            needed = [module for name, module in CATALOGUE.items() if name not in _NOT_OF_THE_CLUSTER]
             _build([program for module in needed for program in module.packages])
         elif "api" in rungs:
             _build([*PROCESSES, "kubectl"])
@@ -43,6 +45,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             _build(["jobset", "kueue"])
         if "targets" in rungs:
             _build(["lws"])
+        if "gitops" in rungs:
+            _build(["argocd", "flux"])
         if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model
             images.prepare_beside(*images.TARGETS, "seaweedfs")
 

@@ -31,6 +31,7 @@ COLLECTIONS = {
     "statefulsets": "/apis/apps/v1",
     "leaderworkersets": "/apis/leaderworkerset.x-k8s.io/v1",
     "inferenceservices": "/apis/serving.kserve.io/v1beta1",
+    "replicasets": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",
     "limitranges": "/api/v1",
 }
@@ -89,6 +90,10 @@ class Place:
                 async with self.client.stream(
                     "GET", self.path(kind), params={"watch": "1", **parameters}, timeout=None
                 ) as response:
+                    if response.status_code == 429:  # the server makes the storage of a CRD that has just changed
+                        await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
+                        continue
+                    response.raise_for_status()
                     async for line in response.aiter_lines():
                         event = json.loads(line)
                         yield event["type"], event["object"]
