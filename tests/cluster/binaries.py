@@ -64,10 +64,13 @@ CATALOGUE = {
     "s5cmd": Module({"s5cmd": "github.com/peak/s5cmd/v2"}, "a minute"),
     "pause": Module({"pause": "."}, "a few seconds"),
     "jobset": Module({"jobset": "sigs.k8s.io/jobset"}, "2 minutes", config="sigs.k8s.io/jobset"),
-    "argocd": Module({"argocd": "."}, "4 minutes"),
-    "flux": Module({"flux": "."}, "2 minutes"),
     "kueue": Module({"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, "3 minutes", config="sigs.k8s.io/kueue"),
     "lws": Module({"lws": "sigs.k8s.io/lws/cmd"}, "2 minutes", config="sigs.k8s.io/lws"),
+    "argo-rollouts": Module(
+        {"argo-rollouts": "github.com/argoproj/argo-rollouts/cmd/rollouts-controller"},
+        "5 minutes",
+        config="github.com/argoproj/argo-rollouts",
+    ),
     "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),  # its CRDs; its controller is played
 }
 
@@ -142,7 +145,7 @@ def _build(name: str, folder: Path) -> None:
         if module.config:
             run([_GO, "mod", "download", module.config], cwd=MODULES / name)
             source = Path(run([_GO, "list", "-m", "-f", "{{.Dir}}", module.config], cwd=MODULES / name).strip())
-            places = (source / "config" / "components", source / "config")
+            places = (source / "config" / "components", source / "config", source / "manifests")
             shutil.copytree(next(place for place in places if any(place.glob("crd*"))), staging / "config")
             run(["chmod", "-R", "u+w", staging / "config"])  # Go's module cache is read-only
         staging.chmod(0o755)

@@ -171,6 +171,38 @@ class Engine:
         return _answers(f"http://{self._host}:{self._health_port}/readyz")
 
 
+class Rollouts:
+    """Argo Rollouts, which has neither webhooks nor a configuration file."""
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        self._program, self._kubeconfig = "argo-rollouts", kubeconfig
+        self._processes = Processes(folder, outlive=False)
+        self._ports = {"metricsPort": free_port(), "healthzPort": free_port()}
+
+    def install(self) -> None:
+        """Apply its CRDs; before kube-controller-manager starts, so that its garbage collector knows."""
+        crds = sorted((binary(self._program).parent / "config" / "crds").glob("*-crd.yaml"))
+        files = [f"--filename={file}" for file in crds]
+        run([binary("kubectl"), f"--kubeconfig={self._kubeconfig}", "apply", "--server-side", *files])
+
+    def start(self) -> None:
+        """Start the controller and wait until it is ready.
+
+        Raises:
+            ClusterError: it ended or was not ready in time; the message has its log's tail.
+        """
+        flags = ["--leader-elect=false", *(f"--{name}={port}" for name, port in self._ports.items())]
+        self._processes.start(self._program, [binary(self._program), f"--kubeconfig={self._kubeconfig}", *flags])
+        self._processes.wait(self._program, self._is_ready, f"the start of {self._program}", 60)
+
+    def stop(self) -> None:
+        """End the controller."""
+        self._processes.stop(self._program, seconds=3)
+
+    def _is_ready(self) -> bool:
+        return _answers(f"http://{LOOPBACK}:{self._ports['healthzPort']}/healthz")
+
+
 def _answers(url: str) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -8,6 +8,7 @@ is not built here: with Knative, Istio and KEDA in it that takes longer than the
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 from tests.operator.api.place import Place, Raw
@@ -25,19 +26,25 @@ class KServe:
             tasks.create_task(self._tell())
 
     async def _carry_over(self) -> None:
-        async for event, service in self._place.watch("inferenceservices"):
-            if event != "DELETED":
-                deployment = _deployment(service)
-                await self._place.apply("deployments", deployment["metadata"]["name"], deployment, "kserve")
+        async with aclosing(self._place.watch("inferenceservices")) as events:  # also where it ends in the middle
+            async for event, service in events:
+                if event != "DELETED":
+                    deployment = _deployment(service)
+                    await self._place.apply("deployments", deployment["metadata"]["name"], deployment, "kserve")
 
     async def _tell(self) -> None:
-        async for event, deployment in self._place.watch("deployments"):
-            name, _, kind = deployment["metadata"]["name"].rpartition("-")
-            if event != "DELETED" and kind == "predictor":
-                conditions = (deployment.get("status") or {}).get("conditions") or ()
-                available = next((c["status"] for c in conditions if c["type"] == "Available"), "False")
-                said = {"deploymentMode": "Standard", "conditions": [{"type": "PredictorReady", "status": available}]}
-                await self._place.patch("inferenceservices", name, {"status": said}, "status")
+        async with aclosing(self._place.watch("deployments")) as events:
+            async for event, deployment in events:
+                name, _, kind = deployment["metadata"]["name"].rpartition("-")
+                if event != "DELETED" and kind == "predictor":
+                    said = {"deploymentMode": "Standard", "conditions": [_predictor_ready(deployment)]}
+                    await self._place.patch("inferenceservices", name, {"status": said}, "status")
+
+
+def _predictor_ready(deployment: Raw) -> Raw:
+    conditions = (deployment.get("status") or {}).get("conditions") or ()
+    available = next((c["status"] for c in conditions if c["type"] == "Available"), "False")
+    return {"type": "PredictorReady", "status": available}
 
 
 def _deployment(service: Raw) -> Raw:

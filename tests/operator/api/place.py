@@ -30,6 +30,7 @@ COLLECTIONS = {
     "deployments": "/apis/apps/v1",
     "statefulsets": "/apis/apps/v1",
     "leaderworkersets": "/apis/leaderworkerset.x-k8s.io/v1",
+    "rollouts": "/apis/argoproj.io/v1alpha1",
     "inferenceservices": "/apis/serving.kserve.io/v1beta1",
     "replicasets": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",

@@ -57,6 +57,13 @@ def leader_worker_set() -> Served:
     return Served(where, _document(where, spec), _is_leader_worker_set_up, "app=support-llm", count=4)
 
 
+def rollout(*steps: Raw) -> Served:
+    """A canary with these steps."""
+    where = Where("argoproj.io/v1alpha1", "Rollout", "rollouts", NAME, (_TEMPLATE,))
+    spec = raw.deployment()["spec"] | {"strategy": {"canary": {"steps": list(steps)}}}
+    return Served(where, _document(where, spec), _is_rollout_up, "app=support-llm")
+
+
 def inference_service() -> Served:
     """A predictor of the user's own containers, two of it."""
     path = ("spec", "predictor", "annotations")
@@ -74,6 +81,11 @@ def _is_leader_worker_set_up(seen: Raw) -> bool:
     status = seen.get("status", {})
     is_available = any(c["type"] == "Available" and c["status"] == "True" for c in status.get("conditions", []))
     return is_available and status.get("updatedReplicas") == status.get("readyReplicas") == status["replicas"] == 2
+
+
+def _is_rollout_up(seen: Raw) -> bool:
+    status = seen.get("status", {})
+    return status.get("observedGeneration") == str(seen["metadata"]["generation"]) and status.get("phase") == "Healthy"
 
 
 def _is_inference_service_up(seen: Raw) -> bool:
