@@ -64,11 +64,14 @@ REMOVED = object()
 
 
 def put(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Sets a value at a dotted path, making the objects on the way, or takes it away where it is REMOVED."""
+    """Sets a value at a dotted path, making the objects on the way, or takes it away where it is REMOVED.
+
+    `name[]` is the first item of a list.
+    """
     *parents, last = path.split(".")
     place = document
     for name in parents:
-        place = place.setdefault(name, {})
+        place = place[name.removesuffix("[]")][0] if name.endswith("[]") else place.setdefault(name, {})
     if value is REMOVED:
         del place[last]
     else:

@@ -86,6 +86,7 @@ class History:
         self.values: list[Any] = []
 
     async def run(self) -> None:
-        async for _, seen in self._place.watch(self._kind):
-            if not self.values or self.values[-1] != self._value(seen):
-                self.values.append(self._value(seen))
+        async with self._place.watch(self._kind) as changes:
+            async for _, seen in changes:
+                if not self.values or self.values[-1] != self._value(seen):
+                    self.values.append(self._value(seen))

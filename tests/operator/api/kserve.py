@@ -8,7 +8,6 @@ is not built here: with Knative, Istio and KEDA in it that takes longer than the
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import Any
 
 from tests.operator.api.place import Place, Raw
@@ -26,14 +25,14 @@ class KServe:
             tasks.create_task(self._tell())
 
     async def _carry_over(self) -> None:
-        async with aclosing(self._place.watch("inferenceservices")) as events:  # also where it ends in the middle
+        async with self._place.watch("inferenceservices") as events:
             async for event, service in events:
                 if event != "DELETED":
                     deployment = _deployment(service)
                     await self._place.apply("deployments", deployment["metadata"]["name"], deployment, "kserve")
 
     async def _tell(self) -> None:
-        async with aclosing(self._place.watch("deployments")) as events:
+        async with self._place.watch("deployments") as events:
             async for event, deployment in events:
                 name, _, kind = deployment["metadata"]["name"].rpartition("-")
                 if event != "DELETED" and kind == "predictor":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import httpx
@@ -84,8 +84,11 @@ class Place:
         parameters = {"propagationPolicy": "Background"}
         (await self.client.delete(self.path(kind, name), params=parameters)).raise_for_status()
 
-    async def watch(self, kind: str, **parameters: str) -> AsyncIterator[tuple[str, Raw]]:
-        """Yields what there is and then every change, for ever."""
+    def watch(self, kind: str, **parameters: str) -> contextlib.aclosing[AsyncGenerator[tuple[str, Raw]]]:
+        """Returns what there is and then every change, for ever; its connection is closed where the `with` ends."""
+        return contextlib.aclosing(self._changes(kind, **parameters))
+
+    async def _changes(self, kind: str, **parameters: str) -> AsyncGenerator[tuple[str, Raw]]:
         while True:
             with contextlib.suppress(httpx.RemoteProtocolError):
                 async with self.client.stream(
@@ -103,8 +106,11 @@ class Place:
         """Returns the object as soon as it satisfies `reached`."""
         last: Raw = {}
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                async for event, seen in self.watch(kind, fieldSelector=f"metadata.name={name}"):
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                self.watch(kind, fieldSelector=f"metadata.name={name}") as changes,
+            ):
+                async for event, seen in changes:
                     last = seen
                     if event != "DELETED" and reached(seen):
                         return seen
@@ -119,15 +125,18 @@ class Place:
         there = (await self.client.get(self.path(kind), params=only)).raise_for_status().json()
         if uid not in [item["metadata"]["uid"] for item in there["items"]]:
             return
-        async with asyncio.timeout(PATIENCE_S):
-            async for event, seen in self.watch(kind, resourceVersion=there["metadata"]["resourceVersion"], **only):
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            self.watch(kind, resourceVersion=there["metadata"]["resourceVersion"], **only) as changes,
+        ):
+            async for event, seen in changes:
                 if event == "DELETED" and seen["metadata"]["uid"] == uid:
                     return
 
     async def until_some(self, kind: str, selector: str, reached: Callable[[Raw], Any] = bool) -> Raw:
         """Returns the first object of a selector that satisfies `reached`."""
-        async with asyncio.timeout(PATIENCE_S):
-            async for event, seen in self.watch(kind, labelSelector=selector):
+        async with asyncio.timeout(PATIENCE_S), self.watch(kind, labelSelector=selector) as changes:
+            async for event, seen in changes:
                 if event != "DELETED" and reached(seen):
                     return seen
         raise AssertionError("unreachable: a watch does not end")
@@ -243,11 +252,12 @@ class Kubelet:
 
     async def run(self) -> None:
         """Plays, for ever, the pods that come."""
-        async for event, pod in self._place.watch("pods"):
-            uid = pod["metadata"]["uid"]
-            if event == "ADDED" and uid not in self._known and pod["status"].get("phase") == "Pending":
-                self._known.add(uid)
-                await self._play(pod)
+        async with self._place.watch("pods") as changes:
+            async for event, pod in changes:
+                uid = pod["metadata"]["uid"]
+                if event == "ADDED" and uid not in self._known and pod["status"].get("phase") == "Pending":
+                    self._known.add(uid)
+                    await self._play(pod)
 
     async def _play(self, pod: Raw) -> None:
         step = pod["metadata"].get("labels", {}).get("sdft.dev/step")

@@ -57,8 +57,8 @@ async def trainers(place: Place, count: int, restart: int = 0) -> list[raw.Raw]:
     """The trainers' pods of a start of a JobSet, by their number, as soon as all of them are there."""
     selector = f"{TRAIN},jobset.sigs.k8s.io/restart-attempt={restart}"
     found: dict[str, raw.Raw] = {}
-    async with asyncio.timeout(PATIENCE_S):
-        async for event, pod in place.watch("pods", labelSelector=selector):
+    async with asyncio.timeout(PATIENCE_S), place.watch("pods", labelSelector=selector) as changes:
+        async for event, pod in changes:
             if event == "ADDED":
                 found[pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]] = pod
             if len(found) == count:
