@@ -6,6 +6,8 @@ machine, and their certificate is laid where the pod would find it.
 
 import base64
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -168,7 +170,12 @@ class Engine:
         return run([binary("kubectl"), f"--kubeconfig={self._kubeconfig}", *args], stdin=stdin)
 
     def _is_ready(self) -> bool:
-        return _answers(f"http://{self._host}:{self._health_port}/readyz")
+        """Tell whether it is healthy, and its webhooks listen: not every controller waits for them to say so."""
+        if not _answers(f"http://{self._host}:{self._health_port}/readyz"):
+            return False
+        knock = f"import socket; socket.create_connection(({LOOPBACK!r}, {self._webhook_port}), 1).close()"
+        knocking = [*self._enter, sys.executable, "-c", knock]
+        return subprocess.run(knocking, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 class Rollouts:

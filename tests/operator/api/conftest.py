@@ -21,7 +21,7 @@ from tests.api.crd import install
 from tests.cluster.binaries import binary, built
 from tests.cluster.console import run
 from tests.cluster.controlplane import ControlPlane, free_port
-from tests.operator.api.place import Kubelet, Place
+from tests.operator.api.place import Kubelet, Place, beside
 
 ROOT = Path(__file__).parents[3]
 USER = "skill-operator"
@@ -161,7 +161,5 @@ async def place(plane: ControlPlane) -> AsyncIterator[Place]:
 @pytest.fixture
 async def kubelet(place: Place) -> AsyncIterator[Kubelet]:
     played = Kubelet(place)
-    task = asyncio.create_task(played.run())
-    yield played
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with beside(played.run()):
+        yield played

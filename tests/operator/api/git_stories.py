@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,7 +11,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.gitops.programs import Program, program
 from tests.operator import raw
 from tests.operator.api.git import Git, History, at_rest_under
-from tests.operator.api.place import Kubelet, Place, annotation, at_rest, condition, serves_what_it_is_told
+from tests.operator.api.place import Kubelet, Place, annotation, at_rest, beside, condition, serves_what_it_is_told
 from tests.operator.raw import CHILD, Raw, Step
 
 pytestmark = [pytest.mark.api, pytest.mark.gitops, pytest.mark.usefixtures("operator")]
@@ -38,19 +37,15 @@ def controller(
 @pytest.fixture
 async def git(controller: Program, place: Place) -> AsyncIterator[Git]:
     folder = Git(controller, place)
-    task = asyncio.create_task(folder.run())
-    yield folder
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with beside(folder.run()):
+        yield folder
 
 
 @pytest.fixture
 async def annotations(place: Place) -> AsyncIterator[History]:
     history = History(place, "deployments", annotation)
-    task = asyncio.create_task(history.run())
-    yield history
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with beside(history.run()):
+        yield history
 
 
 def deployment() -> Raw:

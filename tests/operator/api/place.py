@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -220,6 +220,19 @@ def told(pod: Raw) -> str:
 
 def annotation(deployment: Raw) -> str:
     return (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(WEIGHTS_ANNOTATION, "")
+
+
+@contextlib.asynccontextmanager
+async def beside(part: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Plays a part while a test runs; a part that has ended by itself says why, instead of the test's own timeout."""
+    task = asyncio.create_task(part)
+    try:
+        yield
+    finally:
+        if task.done():
+            task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 Play = Callable[[Raw], Raw | None]

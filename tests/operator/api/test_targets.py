@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.operator.api.kserve import KServe
-from tests.operator.api.place import Kubelet, Place, condition
+from tests.operator.api.place import Kubelet, Place, beside, condition
 from tests.operator.api.stories import is_left_alone, is_rolled_back, is_rolled_out
 from tests.operator.api.targets import Served, inference_service, leader_worker_set, stateful_set
 
@@ -17,10 +16,8 @@ pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
 
 @pytest.fixture(autouse=True)
 async def kserve(place: Place) -> AsyncIterator[None]:
-    task = asyncio.create_task(KServe(place).run())
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with beside(KServe(place).run()):
+        yield
 
 
 @pytest.fixture(params=[stateful_set, inference_service], ids=lambda make: make.__name__)
