@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from skill_contract.manifest import VersionRef
-from skill_contract.spec import SecretRef, Serving, SkillUpdateSpec, Storage, TargetRef
+from skill_contract.spec import SecretRef, SkillUpdateSpec, Storage
 from skill_contract.step import Pod, PromoteConfig, TrainConfig
 from skill_operator.api import SkillUpdate, parse
 from skill_operator.manifests.job import check_job, promote_job, train_job
@@ -226,7 +226,12 @@ def test_digest_in_an_annotation(weights: str, digest: str):
 
 @pytest.mark.parametrize("storage", [Storage(), Storage(endpoint="http://s3:9000", secret_ref=SecretRef(name="creds"))])
 def test_lines_to_paste_reach_the_store_that_the_steps_reach(storage: Storage):
-    lines = yaml.safe_load(wiring("s3://models/llm", storage, Serving(target_ref=TargetRef(name="llm"))))
+    document = {
+        "model": {"uri": "s3://models/llm"}, "skill": {"name": "refund"},
+        "data": {"train": "s3://d/t.jsonl", "heldOut": {"uri": "s3://d/h.jsonl"}},
+        "storage": storage.dump(), "serving": {"targetRef": {"name": "llm"}},
+    }  # fmt: skip
+    lines = yaml.safe_load(wiring(SkillUpdateSpec.parse(document)))
     (fetch,) = lines["initContainers"]
     given = {each["name"]: each.get("value") for each in fetch["env"]}
     assert given["SKILL_DEFAULT"] == "s3://models/llm"

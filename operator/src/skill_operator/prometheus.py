@@ -10,12 +10,12 @@ import asyncio
 import json
 import math
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
 from skill_operator.observed import Answer, Question
+from skill_operator.session import Session
 
 TIMEOUT_SECONDS = 10.0
 MAX_CONNECTIONS = 8
@@ -23,26 +23,15 @@ MAX_BYTES = 256 * 1024
 NO_ADDRESS = "this operator knows no Prometheus: set prometheus.url of its chart"
 
 
-class Prometheus:
+class Prometheus(Session):
     """Asks for instant values.
 
     Source: Prometheus, HTTP API, "Instant queries" and "Expression query result formats".
     """
 
     def __init__(self, url: str) -> None:
+        super().__init__(seconds=TIMEOUT_SECONDS, connections=MAX_CONNECTIONS)
         self._url = url.rstrip("/")
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
 
     async def ask(self, questions: Iterable[Question]) -> tuple[Answer, ...]:
         """Returns an answer to each question, in their order."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 
 from skill_contract.model import ContractError
 from skill_contract.progress import Progress
 from skill_contract.step import PROGRESS_PORT
+from skill_operator.session import Session
 
 TIMEOUT_SECONDS = 3.0
 MAX_CONNECTIONS = 32
@@ -20,23 +19,12 @@ _DATE_SECONDS = 2.0
 """How exact the Date of an answer is: it has whole seconds."""
 
 
-class TrainerClient:
+class TrainerClient(Session):
     """Asks trainer pods at GET /progress."""
 
     def __init__(self, port: int = PROGRESS_PORT) -> None:
+        super().__init__(seconds=TIMEOUT_SECONDS, connections=MAX_CONNECTIONS)
         self._port = port
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
 
     async def progress(self, ip: str) -> Progress | None:
         """Returns what the trainer at a pod's address says; None where it says nothing that can be read."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skill_contract.spec import Serving, Storage
+from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 from skill_operator.status import Published
@@ -50,8 +50,10 @@ def weights_patch(place: Place, weights: str, *, hold: bool = False) -> dict[str
     return patch
 
 
-def wiring(model_uri: str, storage: Storage, serving: Serving) -> str:
-    """Returns the lines that a pod template without the fetch init container has to get."""
+def wiring(spec: SkillUpdateSpec) -> str:
+    """Returns the lines that the pod template of a target without the fetch init container has to get."""
+    storage, serving = spec.storage, spec.serving
+    assert serving is not None, "asked for a target"
     endpoint = f'\n  - {{name: AWS_ENDPOINT_URL_S3, value: "{storage.endpoint}"}}' if storage.endpoint else ""
     secret = f"\n  envFrom: [{{secretRef: {{name: {storage.secret_ref.name}}}}}]" if storage.secret_ref else ""
     return f"""\
@@ -60,7 +62,7 @@ initContainers:
   image: <your registry>/skillupdate/store
   args: [fetch, --to, /weights]
   env:
-  - {{name: SKILL_DEFAULT, value: "{model_uri}"}}
+  - {{name: SKILL_DEFAULT, value: "{spec.model.uri}"}}
   - name: SKILL_WEIGHTS
     valueFrom: {{fieldRef: {{fieldPath: "{WEIGHTS_FIELD_PATH}"}}}}{endpoint}{secret}
   volumeMounts: [{{name: weights, mountPath: /weights}}]

@@ -41,8 +41,7 @@ class Deployment:
         )
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
-        assert spec.serving is not None, "asked for a target"
-        return f"add to its pod template:\n{serving.wiring(spec.model.uri, spec.storage, spec.serving)}"
+        return f"add to its pod template:\n{serving.wiring(spec)}"
 
 
 def _pauser(deployment: Raw) -> str:

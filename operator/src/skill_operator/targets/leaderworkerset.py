@@ -45,9 +45,7 @@ class LeaderWorkerSet:
         )
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
-        assert spec.serving is not None, "asked for a target"
-        lines = serving.wiring(spec.model.uri, spec.storage, spec.serving)
-        return f"add to workerTemplate, and to leaderTemplate where there is one:\n{lines}"
+        return f"add to workerTemplate, and to leaderTemplate where there is one:\n{serving.wiring(spec)}"
 
 
 def _unfit(raw: Raw) -> str:

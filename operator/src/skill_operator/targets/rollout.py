@@ -53,9 +53,7 @@ class Rollout:
         return Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,))
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
-        assert spec.serving is not None, "asked for a target"
-        lines = serving.wiring(spec.model.uri, spec.storage, spec.serving)
-        return f"add to its pod template, or to that of the Deployment in its workloadRef:\n{lines}"
+        return f"add to its pod template, or to that of the Deployment in its workloadRef:\n{serving.wiring(spec)}"
 
 
 def _unfit(raw: Raw, behind: Raw | None) -> str:

@@ -34,8 +34,7 @@ class StatefulSet:
         )
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
-        assert spec.serving is not None, "asked for a target"
-        return f"add to its pod template:\n{serving.wiring(spec.model.uri, spec.storage, spec.serving)}"
+        return f"add to its pod template:\n{serving.wiring(spec)}"
 
 
 def _unfit(strategy: Raw) -> str:
