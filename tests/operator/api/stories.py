@@ -12,42 +12,47 @@ from tests.operator.raw import CHILD, Raw
 STRANGE = "s3://elsewhere/versions/1@sha256:1"
 
 
-async def is_rolled_out(place: Place, served: Served) -> None:
-    """The candidate is rolled out and promoted; of the target the operator owns one annotation and nothing else."""
-    await begin(place, served, "served")
-    update = await place.phase("served", "Succeeded")
-    assert update["status"]["rollout"]["podsVerified"] == f"{served.count}/{served.count}"
-    assert await told(place, served) == {candidate(place)}
-    target = await place.get(served.collection, NAME)
-    (owned,) = [e for e in target["metadata"]["managedFields"] if e["manager"] == "skill-operator"]
-    assert (owned["operation"], owned["fieldsV1"]) == ("Apply", only(served))
+class Stories:
+    """Of a test class: it takes `served` from its own module."""
 
+    async def test_candidate_is_rolled_out_by_one_annotation(self, place: Place, kubelet: Kubelet, served: Served):
+        """The candidate is rolled out and promoted; of the target the operator owns one annotation and nothing else."""
+        await begin(place, served, "served")
+        update = await place.phase("served", "Succeeded")
+        assert update["status"]["rollout"]["podsVerified"] == f"{served.count}/{served.count}"
+        assert await told(place, served) == {candidate(place)}
+        target = await place.get(served.collection, NAME)
+        (owned,) = [e for e in target["metadata"]["managedFields"] if e["manager"] == "skill-operator"]
+        assert (owned["operation"], owned["fieldsV1"]) == ("Apply", only(served))
 
-async def is_rolled_back(place: Place, kubelet: Kubelet, served: Served) -> None:
-    """A version that cannot be fetched is taken back, on every pod."""
-    broken = raw.fetch_failed("DigestMismatch", "sha256 of model.safetensors differs", "model.safetensors")
-    kubelet.serving = instead_of(candidate(place), raw.serving_status(broken, fetch_code=1, ready=False))
-    await begin(place, served, "altered")
-    update = await place.phase("altered", "RolledBack")
-    assert condition(update, "Stalled")["reason"] == "DigestMismatch"
-    assert await told(place, served) == {""}
-    assert "promote" not in kubelet.seen
-    await place.until("skillupdates", "altered", lambda u: not u["metadata"].get("finalizers"))
+    async def test_version_that_cannot_be_fetched_is_rolled_back(self, place: Place, kubelet: Kubelet, served: Served):
+        """A version that cannot be fetched is taken back, on every pod."""
+        broken = raw.fetch_failed("DigestMismatch", "sha256 of model.safetensors differs", "model.safetensors")
+        kubelet.serving = instead_of(candidate(place), raw.serving_status(broken, fetch_code=1, ready=False))
+        await begin(place, served, "altered")
+        update = await place.phase("altered", "RolledBack")
+        assert condition(update, "Stalled")["reason"] == "DigestMismatch"
+        assert await told(place, served) == {""}
+        assert "promote" not in kubelet.seen
+        await place.until("skillupdates", "altered", lambda u: not u["metadata"].get("finalizers"))
 
-
-async def is_left_alone(place: Place, kubelet: Kubelet, served: Served) -> None:
-    """A target that somebody else changes in the middle stays as that one wants it."""
-    kubelet.serving = instead_of(candidate(place), None)  # its pods come and stay as they come
-    await begin(place, served, "meddled")
-    await place.until_some("pods", served.pods, lambda pod: candidate(place) in str(pod["metadata"].get("annotations")))
-    change = {"spec": weights_patch(served.where, STRANGE)["spec"]}
-    await place.patch(served.collection, NAME, change)
-    update = await place.phase("meddled", "Failed")
-    assert condition(update, "Stalled")["reason"] == "Superseded"
-    assert STRANGE in condition(update, "Stalled")["message"]
-    stays = await place.get(served.collection, NAME)
-    assert STRANGE in str(stays["spec"])
-    assert candidate(place) not in str(stays["spec"])
+    async def test_target_that_somebody_else_changes_is_left_alone(
+        self, place: Place, kubelet: Kubelet, served: Served
+    ):
+        """A target that somebody else changes in the middle stays as that one wants it."""
+        kubelet.serving = instead_of(candidate(place), None)  # its pods come and stay as they come
+        await begin(place, served, "meddled")
+        await place.until_some(
+            "pods", served.pods, lambda pod: candidate(place) in str(pod["metadata"].get("annotations"))
+        )
+        change = {"spec": weights_patch(served.where, STRANGE)["spec"]}
+        await place.patch(served.collection, NAME, change)
+        update = await place.phase("meddled", "Failed")
+        assert condition(update, "Stalled")["reason"] == "Superseded"
+        assert STRANGE in condition(update, "Stalled")["message"]
+        stays = await place.get(served.collection, NAME)
+        assert STRANGE in str(stays["spec"])
+        assert candidate(place) not in str(stays["spec"])
 
 
 def candidate(place: Place) -> str:

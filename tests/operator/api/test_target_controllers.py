@@ -14,7 +14,7 @@ from tests.cluster.engines import Engine, Rollouts
 from tests.operator import raw
 from tests.operator.api.conftest import Operator, prepare, running_operator
 from tests.operator.api.place import Kubelet, Place, annotation, condition
-from tests.operator.api.stories import begin, candidate, is_left_alone, is_rolled_back, is_rolled_out, told
+from tests.operator.api.stories import Stories, begin, candidate, told
 from tests.operator.api.targets import NAME, Served, leader_worker_set, rollout
 from tests.operator.raw import Raw
 
@@ -46,16 +46,8 @@ def served(request: pytest.FixtureRequest) -> Served:
     return request.param()
 
 
-async def test_candidate_is_rolled_out_by_one_annotation(place: Place, kubelet: Kubelet, served: Served):
-    await is_rolled_out(place, served)
-
-
-async def test_version_that_cannot_be_fetched_is_rolled_back(place: Place, kubelet: Kubelet, served: Served):
-    await is_rolled_back(place, kubelet, served)
-
-
-async def test_target_that_somebody_else_changes_is_left_alone(place: Place, kubelet: Kubelet, served: Served):
-    await is_left_alone(place, kubelet, served)
+class TestEveryKind(Stories):
+    """The three stories, with each of these kinds."""
 
 
 # -- what only one kind can do ----------------------------------------------------------------------------------------

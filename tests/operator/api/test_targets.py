@@ -8,7 +8,7 @@ import pytest
 
 from tests.operator.api.kserve import KServe
 from tests.operator.api.place import Kubelet, Place, beside, condition
-from tests.operator.api.stories import is_left_alone, is_rolled_back, is_rolled_out
+from tests.operator.api.stories import Stories
 from tests.operator.api.targets import Served, inference_service, leader_worker_set, stateful_set
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
@@ -25,16 +25,8 @@ def served(request: pytest.FixtureRequest) -> Served:
     return request.param()
 
 
-async def test_candidate_is_rolled_out_by_one_annotation(place: Place, kubelet: Kubelet, served: Served):
-    await is_rolled_out(place, served)
-
-
-async def test_version_that_cannot_be_fetched_is_rolled_back(place: Place, kubelet: Kubelet, served: Served):
-    await is_rolled_back(place, kubelet, served)
-
-
-async def test_target_that_somebody_else_changes_is_left_alone(place: Place, kubelet: Kubelet, served: Served):
-    await is_left_alone(place, kubelet, served)
+class TestEveryKind(Stories):
+    """The three stories, with each of these kinds."""
 
 
 async def test_kind_that_is_not_installed_is_said_with_the_way_to_it(place: Place, kubelet: Kubelet):
