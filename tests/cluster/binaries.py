@@ -71,6 +71,8 @@ CATALOGUE = {
         "5 minutes",
         config="github.com/argoproj/argo-rollouts",
     ),
+    "argocd": Module({"argocd": "."}, "4 minutes"),
+    "flux": Module({"flux": "."}, "2 minutes"),
     "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),  # its CRDs; its controller is played
 }
 
