@@ -19,11 +19,12 @@ from skill_operator.actions import (
     CreateJob,
     DeleteJob,
     DeletePod,
+    NoteRollback,
     PatchJob,
     Refusal,
     RemoveFinalizer,
 )
-from skill_operator.api import FIELD_MANAGER, FINALIZER, WEIGHTS_ANNOTATION, parse, to_rfc3339
+from skill_operator.api import FIELD_MANAGER, FINALIZER, ROLLBACK_ANNOTATION, WEIGHTS_ANNOTATION, parse, to_rfc3339
 from skill_operator.manifests.pod import Images
 from skill_operator.observed import Answer, Neighbour, Observed, Question, StepJob, Target
 from skill_operator.plan import Plan, asks, plan
@@ -153,6 +154,8 @@ class Sim:
                 self.body["metadata"]["finalizers"] = [FINALIZER]
             case RemoveFinalizer():
                 self.body["metadata"]["finalizers"] = []
+            case NoteRollback():
+                self.body["metadata"]["annotations"] = {ROLLBACK_ANNOTATION: action.note}
         return None
 
     def _create(self, manifest: Raw) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from skill_contract.outcome import Result
 from skill_contract.step import Step
+from skill_operator.actions import ApplyWeights
+from skill_operator.api import ROLLBACK_ANNOTATION
 from skill_operator.conditions import is_settled
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
@@ -46,6 +48,45 @@ def test_fault_on_the_candidate_rolls_back_and_proves_it(pods: dict[str, Any], r
     assert_failed(sim, "RolledBack", reason, word, "rolled back")
     assert truth(sim)["RolledOut"] == "False"
     assert sim.body["metadata"]["finalizers"] == []
+
+
+@pytest.mark.parametrize("previous", ["", PREVIOUS])
+@pytest.mark.parametrize("moment", ["told", "on the way", "back", "final"])
+def test_a_candidate_that_was_taken_back_is_not_tried_again_when_the_status_is_lost(previous: str, moment: str):
+    sim = Sim(deployment=raw.deployment(weights=previous))
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("DigestMismatch", "sha256 differs"), fetch_code=1, ready=False)
+    sim.settle()
+    applied = len(sim.done)
+    if moment == "told":
+        sim.serving = []
+    if moment in {"back", "final"}:
+        sim.roll(digest=PARENT[1])
+    if moment == "final":
+        sim.settle()
+    sim.body["status"] = {}
+    sim.settle()
+    if moment not in {"back", "final"}:
+        assert sim.status.phase == "RollingBack"
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "DigestMismatch", "sha256 differs", "rolled back")
+    told = [action.weights for action in sim.done[applied:] if isinstance(action, ApplyWeights)]
+    assert CANDIDATE not in told
+    assert sim.body["metadata"]["finalizers"] == []
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", '{"uid": "another", "rollback": {}}', None])
+def test_a_note_that_is_broken_or_was_copied_from_another_update_says_nothing(note: str | None):
+    source = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    source.until_published()
+    source.roll(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False)
+    source.settle()
+    copied = source.body["metadata"]["annotations"][ROLLBACK_ANNOTATION]
+    sim = served()
+    sim.body["metadata"] |= {"uid": "of-the-copy", "annotations": {ROLLBACK_ANNOTATION: note or copied}}
+    sim.until_rolled()
+    assert sim.status.phase == "Soaking"
 
 
 def test_store_that_is_away_is_waited_for_until_the_deadline():

@@ -85,7 +85,14 @@ class RemoveFinalizer:
     pass
 
 
-Action = CreateJob | PatchJob | DeleteJob | DeletePod | ApplyWeights | AddFinalizer | RemoveFinalizer
+@dataclass(frozen=True, slots=True)
+class NoteRollback:
+    """Write on the SkillUpdate itself why its candidate is taken back."""
+
+    note: str
+
+
+Action = CreateJob | PatchJob | DeleteJob | DeletePod | ApplyWeights | AddFinalizer | RemoveFinalizer | NoteRollback
 
 
 @dataclass(frozen=True, slots=True)

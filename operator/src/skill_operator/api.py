@@ -39,6 +39,8 @@ WORKLOAD_OWNER_LABEL = "kueue.x-k8s.io/job-uid"
 """On Kueue's Workload: the uid of the Job or JobSet that it stands for."""
 
 STEP_CONTAINER = "step"
+ROLLBACK_ANNOTATION = f"{GROUP}/rollback"
+"""On a SkillUpdate, once its candidate is taken back: why. Whoever loses the status must not try the candidate again."""
 USED_ANNOTATION = f"{GROUP}/used"
 """On a train Job: what the update had used up when this Job began, because a Job's own counts begin at nothing."""
 
@@ -161,6 +163,7 @@ class SkillUpdate:
     created: str
     """RFC 3339, as Kubernetes writes it; sorts by time."""
     labels: Mapping[str, str]
+    annotations: Mapping[str, str]
     deleted: float | None
     """When somebody deleted it, Unix seconds; it stays as long as a finalizer holds it."""
     finalizers: tuple[str, ...]
@@ -194,6 +197,7 @@ def parse(body: Mapping[str, Any]) -> SkillUpdate:
         resource_version=metadata.get("resourceVersion", ""),
         created=metadata.get("creationTimestamp", ""),
         labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
         deleted=to_unix(metadata.get("deletionTimestamp")),
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=spec,

@@ -22,6 +22,7 @@ from skill_operator.actions import (
     DeleteJob,
     DeletePod,
     News,
+    NoteRollback,
     PatchJob,
     Refusal,
     RemoveFinalizer,
@@ -31,6 +32,7 @@ from skill_operator.api import (
     FIELD_MANAGER,
     FINALIZER,
     KIND,
+    ROLLBACK_ANNOTATION,
     ConditionType,
     Reason,
     SkillUpdate,
@@ -195,6 +197,8 @@ class Reconciler:
                 return await self._set_finalizers(update, version, {*update.finalizers, FINALIZER})
             case RemoveFinalizer():
                 return await self._set_finalizers(update, version, {*update.finalizers} - {FINALIZER})
+            case NoteRollback():
+                return await self._set_metadata(update, version, {"annotations": {ROLLBACK_ANNOTATION: action.note}})
         return version
 
     async def _create(self, update: SkillUpdate, action: CreateJob) -> None:
@@ -230,7 +234,10 @@ class Reconciler:
     async def _set_finalizers(self, update: SkillUpdate, version: str, finalizers: set[str]) -> str:
         if finalizers == set(update.finalizers):
             return version
-        patch = {"metadata": {"finalizers": sorted(finalizers), "resourceVersion": version}}
+        return await self._set_metadata(update, version, {"finalizers": sorted(finalizers)})
+
+    async def _set_metadata(self, update: SkillUpdate, version: str, changes: Mapping[str, Any]) -> str:
+        patch = {"metadata": {**changes, "resourceVersion": version}}
         after = await self.world.kube.patch(SKILL_UPDATES, update.namespace, update.name, patch)
         return str(after["metadata"].get("resourceVersion", version))
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, ValidationError, field_validator
 
 from skill_contract.evaluation import Evaluation
 from skill_contract.manifest import VersionRef
-from skill_contract.model import Document
+from skill_contract.model import ContractError, Document
 from skill_operator.api import Phase
 
 
@@ -76,6 +76,22 @@ class Rollback(Part):
     deadline: str
     finished_at: str | None = None
     """When every pod was back on the version before."""
+
+
+class RollbackNote(Part):
+    """The annotation that outlives a lost status; of an object that was copied it says nothing."""
+
+    uid: str
+    rollback: Rollback
+
+    @classmethod
+    def read(cls, text: str, uid: str) -> Rollback | None:
+        """Returns the rollback of the update with this uid; None for none, a broken one, or another update's."""
+        try:
+            note = cls.parse_json(text)
+        except ContractError:
+            return None
+        return note.rollback if note.uid == uid else None
 
 
 class Hold(Part):

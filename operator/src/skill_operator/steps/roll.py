@@ -11,7 +11,7 @@ from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
-from skill_operator.steps.rollback import begin_rollback
+from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
     fault,
@@ -83,7 +83,8 @@ def prepare(facts: Facts) -> Verdict | None:
     if target is None:
         message = f"{serving.target_ref.title} does not exist in namespace {facts.update.namespace}: create it"
         return person_needed(Reason.TARGET_MISSING, message)
-    if target.is_paused_by_us and target.weights == weights_of(published(facts)):  # this status was lost in the hold
+    was_held = target.is_paused_by_us and target.weights == weights_of(published(facts))
+    if was_held or noted(facts):  # this status was lost in the middle
         return _write_down(facts, target)
     return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, target)
 
@@ -134,7 +135,7 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
 
 
 def _write_down(facts: Facts, target: Target) -> Verdict:
-    candidate = weights_of(published(facts))
+    candidate, rollback = weights_of(published(facts)), noted(facts)
     previous, digest = _before(facts, target)
     if target.weights == candidate:  # this status was lost in the middle of the rollout: the parent is what was before
         previous, digest = _parent(facts)
@@ -146,11 +147,17 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
         pods_verified=f"0/{target.replicas}",
         started_at=facts.time,
         deadline=deadline(facts),
+        rollback=rollback,
     )
+    if rollback:
+        phase, reason, message = Phase.ROLLING_BACK, Reason.ROLLING_BACK, f"{rollback.reason}: {rollback.message}"
+    else:
+        phase, reason = Phase.ROLLING_OUT, Reason.ROLLING_OUT
+        message = f"rolling {target.title} to {published(facts).version}"
     return Verdict(
-        phase=Phase.ROLLING_OUT,
-        reason=Reason.ROLLING_OUT,
-        message=f"rolling {target.title} to {published(facts).version}",
+        phase=phase,
+        reason=reason,
+        message=message,
         known=facts.learn(rollout=rollout),
         actions=(AddFinalizer(),),
         requeue_after=0,

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from skill_contract.outcome import Result
 from skill_contract.step import Step
-from skill_operator.actions import Action, ApplyWeights, DeleteJob, DeletePod, News, RemoveFinalizer
-from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339, to_unix
+from skill_operator.actions import Action, ApplyWeights, DeleteJob, DeletePod, News, NoteRollback, RemoveFinalizer
+from skill_operator.api import ROLLBACK_ANNOTATION, ConditionType, Phase, Reason, to_rfc3339, to_unix
 from skill_operator.observed import Target
-from skill_operator.status import Failure, Rollback, Rollout
+from skill_operator.status import Failure, Rollback, RollbackNote, Rollout
 from skill_operator.steps.answers import answer
 from skill_operator.steps.target import come_back, is_late, let_go_on, standing
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
@@ -168,7 +168,20 @@ def _take_back(facts: Facts, rollout: Rollout, rollback: Rollback, target: Targe
     if refusal:
         return _on_the_way(facts, rollback, refusal.message)
     verdict = _on_the_way(facts, rollback, f"{target.title} is told the version before")
-    return replace(verdict, actions=(ApplyWeights(target.place, rollout.previous),), requeue_after=1)
+    actions: tuple[Action, ...] = (*_note(facts, rollback), ApplyWeights(target.place, rollout.previous))
+    return replace(verdict, actions=actions, requeue_after=1)
+
+
+def noted(facts: Facts) -> Rollback | None:
+    """Returns why this update's candidate was taken back, where the update itself says so and its status is lost."""
+    return RollbackNote.read(facts.update.annotations.get(ROLLBACK_ANNOTATION, ""), facts.update.uid)
+
+
+def _note(facts: Facts, rollback: Rollback) -> tuple[NoteRollback, ...]:
+    """Before the candidate's annotation goes, which until then tells that it was tried."""
+    if noted(facts) == rollback:
+        return ()
+    return (NoteRollback(RollbackNote(uid=facts.update.uid, rollback=rollback).dump_json()),)
 
 
 def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
