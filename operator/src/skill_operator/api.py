@@ -40,7 +40,7 @@ WORKLOAD_OWNER_LABEL = "kueue.x-k8s.io/job-uid"
 
 STEP_CONTAINER = "step"
 ROLLBACK_ANNOTATION = f"{GROUP}/rollback"
-"""On a SkillUpdate, once its candidate is taken back: why. Whoever loses the status must not try the candidate again."""
+"""On a SkillUpdate, once its candidate is taken back: why. A status that is lost must not try it again."""
 USED_ANNOTATION = f"{GROUP}/used"
 """On a train Job: what the update had used up when this Job began, because a Job's own counts begin at nothing."""
 
