@@ -96,6 +96,11 @@ def test_what_cannot_be_shuffled_is_refused():
         shown_demonstrations(demonstrated(*"aaabc"), Demonstration.SHUFFLED, 1)
 
 
+@pytest.mark.parametrize("choice", Demonstration)
+def test_where_nothing_is_rehearsed_nothing_is_shown(choice):
+    assert shown_demonstrations([], choice, 1) == []
+
+
 def test_own_and_empty_demonstrations():
     assert shown_demonstrations(demonstrated("a", "b"), Demonstration.OWN, 1) == ["a", "b"]
     assert shown_demonstrations(demonstrated("a", "b"), Demonstration.EMPTY, 1) == ["", ""]

@@ -89,7 +89,7 @@ def shown_demonstrations(records: Sequence[Record], choice: Demonstration, seed:
         ConfigInvalid: where more than half of the demonstrations are the same words, which cannot be shuffled so.
     """
     own = [record.demonstration for record in records]
-    if choice is Demonstration.OWN:
+    if choice is Demonstration.OWN or not own:  # nothing may be rehearsed
         return own
     if choice is Demonstration.EMPTY:
         return ["" for _ in own]
