@@ -68,15 +68,18 @@ def shallow(folder: Path, *, layers: int = 4) -> Path:
     return folder
 
 
-def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
+def tiny_llama(folder: Path, *, seed: int = 0, tokens_of: Path | None = None) -> Path:
     """Writes a random Llama (tied embedding, byte vocabulary, ChatML) into `folder` and returns the folder.
 
     The same seed gives the same bytes. Its answers are noise: it is there for numerics and for resume.
+
+    Args:
+        tokens_of: directory of a model whose vocabulary and chat template it has instead.
     """
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _byte_tokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(tokens_of) if tokens_of else _byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,

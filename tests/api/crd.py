@@ -46,7 +46,7 @@ def leaves(schema: dict[str, Any]) -> Iterator[str]:
 
 def update_files() -> list[Path]:
     """Returns every file of the examples that holds a SkillUpdate."""
-    return [path for path in sorted(EXAMPLES.rglob("*.yaml")) if "kind: SkillUpdate" in path.read_text()]
+    return [path for path in sorted(EXAMPLES.rglob("*.yaml")) if "\nkind: SkillUpdate" in path.read_text()]
 
 
 def updates_in(path: Path) -> list[dict[str, Any]]:

@@ -73,7 +73,11 @@ CATALOGUE = {
     ),
     "argocd": Module({"argocd": "."}, "4 minutes"),
     "flux": Module({"flux": "."}, "2 minutes"),
-    "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),  # its CRDs; its controller is played
+    # Their CRDs only; KServe's controller is played, Argo CD's and Flux's own code is above.
+    "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),
+    "argocd-crds": Module({}, "half a minute", config="github.com/argoproj/argo-cd/v3"),
+    "flux-kustomize": Module({}, "a few seconds", config="github.com/fluxcd/kustomize-controller"),
+    "flux-source": Module({}, "a few seconds", config="github.com/fluxcd/source-controller"),
 }
 
 

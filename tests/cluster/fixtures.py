@@ -10,7 +10,7 @@ from tests.cluster.binaries import CATALOGUE, binary, built
 from tests.cluster.console import ClusterError
 from tests.cluster.controlplane import PROCESSES, ControlPlane
 
-_NOT_OF_THE_CLUSTER = {"kwok", "lws", "argo-rollouts", "kserve", "argocd", "flux"}
+_NOT_OF_THE_CLUSTER = {"kwok", "lws", "argo-rollouts", "argocd", "flux"}
 """Modules for a benchmark, for other targets, and for the tests that are marked with gitops."""
 
 
@@ -40,7 +40,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         elif "api" in rungs:
             _build([*PROCESSES, "kubectl"])
         if "api" in rungs:
-            built("kserve")
+            for module in (name for name, module in CATALOGUE.items() if not module.packages):
+                built(module)
         if "engines" in rungs:
             _build(["jobset", "kueue"])
         if "targets" in rungs:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from skill_operator.cli import main
+from tests.api.crd import EXAMPLES, update_files
 from tests.operator import raw
 
 
@@ -61,6 +62,14 @@ def test_several_nodes_need_no_cluster_that_has_jobset(tmp_path: Path, capsys):
     path.write_text(yaml.safe_dump(document))
     assert main(["plan", str(path)]) == 0
     assert "create" in yaml.safe_load(capsys.readouterr().out)["passes"][-1]["actions"][0]
+
+
+@pytest.mark.parametrize("file", update_files(), ids=lambda file: file.relative_to(EXAMPLES).as_posix())
+def test_every_example_would_begin_with_its_check(file: Path, capsys):
+    assert main(["plan", str(file)]) == 0
+    for shown in yaml.safe_load_all(capsys.readouterr().out):
+        (action,) = shown["passes"][-1]["actions"]
+        assert action["create"]["metadata"]["labels"]["sdft.dev/step"] == "check"
 
 
 def test_file_that_is_no_text_is_refused(tmp_path: Path, capsys):
