@@ -47,6 +47,10 @@ crds: .venv/synced ## Carry crds/ to the chart's copy and to docs/api.md
 metrics: .venv/synced ## Write the tables of docs/metrics.md from the metrics themselves
 	$(PYTHON) docs/generate.py
 
+.PHONY: dashboards
+dashboards: .venv/synced ## Write the chart's Grafana dashboards from charts/dashboards
+	$(PYTHON) -m charts.dashboards
+
 .PHONY: screenshots
 screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, and playwright for this once)
 	@command -v chromium || { echo "installing chromium"; apt-get update && apt-get install --yes chromium; }

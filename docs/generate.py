@@ -34,12 +34,13 @@ def operator_page() -> str:
     metrics.stage_seconds.labels("Checked").observe(1)
     conditions = [{"type": name, "status": "True", "reason": name} for name in ("Stalled", "Queued")]
     rollback = {"reason": "NotFound", "message": "", "startedAt": TIME, "deadline": TIME}
+    rollout = {"candidate": "c", "podsVerified": "1/2", "startedAt": TIME, "deadline": TIME, "rollback": rollback}
     for uid, phase in (("a", "Queued"), ("b", "Training")):
         status = {
             "phase": phase,
             "conditions": [condition | {"lastTransitionTime": TIME} for condition in conditions],
             "training": {"step": 1, "totalSteps": 2, "loss": 0.5, "etaSeconds": 60},
-            "rollout": {"candidate": "c", "startedAt": TIME, "deadline": TIME, "rollback": rollback},
+            "rollout": rollout,
         }
         metrics.census.take({"metadata": {"namespace": "team", "name": uid, "uid": uid}, "status": status})
     return generate_latest(metrics.registry).decode()

@@ -38,8 +38,9 @@ EVERYTHING = {
         "prometheusRule": {
             "enabled": True,
             "labels": {"a": "b"},
-            "runbookBase": "https://git.example.com/skillupdate/",
+            "runbookBase": "https://git.example.org/our/skillupdate/",
         },
+        "dashboards": {"enabled": True, "labels": {"our_dashboard": "yes"}, "folder": "Models"},
     },
     "servingTargets": {"leaderWorkerSet": True, "rollout": True, "inferenceService": True},
     "networkPolicy": {"enabled": True},
@@ -199,9 +200,24 @@ def test_the_rules_of_the_chart_are_those_of_the_plain_file():
     (rule,) = of_kind(render(EVERYTHING), "PrometheusRule")
     plain = (CHART / "files/alerts.yaml").read_text()
     assert rule["spec"] == yaml.safe_load(
-        plain.replace("docs/alerts.md", "https://git.example.com/skillupdate/docs/alerts.md")
+        plain.replace("docs/alerts.md", "https://git.example.org/our/skillupdate/docs/alerts.md")
     )
     assert not of_kind(render({}), "PrometheusRule")
+
+
+def test_dashboards_are_found_by_a_label_and_their_links_lead_to_the_runbooks():
+    ours = [each for each in of_kind(render(EVERYTHING), "ConfigMap") if "-dashboard-" in each["metadata"]["name"]]
+    shown = {key: json.loads(text) for each in ours for key, text in each["data"].items()}
+    for each in ours:
+        assert each["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "our_dashboard": "yes"}.items()
+        assert each["metadata"]["annotations"] == {"grafana_folder": "Models"}
+    for name in ("overview", "update"):
+        document = shown.pop(f"skillupdate-{name}.json")
+        (runbooks,) = [each for each in document["templating"]["list"] if each["name"] == "runbooks"]
+        assert runbooks["query"] == "https://git.example.org/our/skillupdate/"
+        runbooks["query"] = "https://git.example.com/skillupdate/"
+        assert document == json.loads((CHART / f"files/dashboards/{name}.json").read_text())
+    assert not shown
 
 
 def test_a_digest_wins_over_a_tag():

@@ -50,9 +50,18 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Returns the samples of an instant query."""
-        return self._get("query", query=expression)["result"]
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Returns the samples of an instant query, now or at a time."""
+        return self._get("query", query=expression, **({} if at is None else {"time": str(at)}))["result"]
+
+    def curves(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """Returns the series of a query over time."""
+        times = {"start": str(start), "end": str(end), "step": str(step)}
+        return self._get("query_range", query=expression, **times)["result"]
+
+    def label_values(self, label: str, selector: str, start: float, end: float) -> list[str]:
+        """Returns the values of a label, as a dashboard's variable is filled."""
+        return self._get(f"label/{label}/values", **{"match[]": selector, "start": str(start), "end": str(end)})
 
     def shown(self, expression: str, seconds: float = 60) -> list[dict[str, Any]]:
         """Returns the samples of a query as soon as it has some."""
@@ -87,8 +96,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, *ports: int) -> Iterator[Prometheus]:
-    """Runs a Prometheus that scrapes ports of the loopback address twice a second."""
+def prometheus(folder: Path, *ports: int, extra: tuple[str, ...] = ()) -> Iterator[Prometheus]:
+    """Runs a Prometheus that scrapes ports of the loopback address twice a second.
+
+    Args:
+        extra: further flags of its command line.
+    """
     (folder / "alerts.yaml").write_text(made_fast(RULES.read_text()))
     configuration = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
@@ -107,6 +120,7 @@ def prometheus(folder: Path, *ports: int) -> Iterator[Prometheus]:
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        *extra,
     ]
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen([program("prometheus", "prometheus"), *flags], stdout=log, stderr=log)

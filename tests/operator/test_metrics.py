@@ -76,7 +76,8 @@ def test_metrics_of_a_life(watched: Watched):
 
 def test_settled_updates_have_no_series_of_their_own(watched: Watched):
     watched.observe()
-    assert value_names(watched.metrics, "refund-tool") == {"skill_operator_update_progress_timestamp_seconds"}
+    shown = {"skill_operator_update_phase", "skill_operator_update_progress_timestamp_seconds"}
+    assert value_names(watched.metrics, "refund-tool") == shown
     watched.sim.fail("check", raw.said(raw.outcome(Step.CHECK, Result.FAILED, "DataInvalid"), 42), "PodFailurePolicy")
     watched.observe()
     assert value_names(watched.metrics, "refund-tool") == set()

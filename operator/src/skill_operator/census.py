@@ -47,6 +47,8 @@ class _Life:
     stalled: str
     """The reason why it stalls; empty where it does not."""
     rollback_since: float | None
+    pods: tuple[float, float] | None
+    """Of a rollout: how many are proved to serve what they should, and how many there are."""
     training: Training | None
     """Live values, while it trains."""
 
@@ -104,6 +106,7 @@ class Census(Collector):
             waits_since=(to_unix(waits.last_transition_time) if waits else None) or progressed,
             stalled=stalled.reason if stalled else "",
             rollback_since=to_unix(rollout.rollback.started_at) if rollout and rollout.rollback else None,
+            pods=_pods(rollout.pods_verified) if rollout else None,
             training=None if status.condition(ConditionType.TRAINED) else training,
         )
 
@@ -121,7 +124,14 @@ class Census(Collector):
         yield from _of_training(named)
 
 
+def _pods(verified: str) -> tuple[float, float] | None:
+    """Returns the numbers of `1/2`; a status is a user's to write, and may hold anything."""
+    done, _, all_of_them = verified.partition("/")
+    return (float(done), float(all_of_them)) if done.isdecimal() and all_of_them.isdecimal() else None
+
+
 def _of_each(lives: list[_Life]) -> Iterator[Metric]:
+    phase = _gauge("update_phase", "1 for an unsettled update, by phase", *_UPDATE, "phase")
     progress = _gauge(
         "update_progress_timestamp_seconds",
         "When an unsettled update last came forward (phase, stage, step, heartbeat, verified pods), as seen by this "
@@ -138,7 +148,10 @@ def _of_each(lives: list[_Life]) -> Iterator[Metric]:
         "Since when an update has been on its way back, its candidate not yet replaced on every pod",
         *_UPDATE,
     )
+    verified = _gauge("update_pods_verified", "Serving pods that are proved, of an update in its rollout", *_UPDATE)
+    pods = _gauge("update_pods", "Serving pods of an update in its rollout", *_UPDATE)
     for life in lives:
+        phase.add_metric([*life.labels, life.phase.value], 1)
         if life.phase in _WAITS:
             waiting.add_metric([*life.labels, life.phase.value], life.waits_since)
         else:
@@ -147,7 +160,10 @@ def _of_each(lives: list[_Life]) -> Iterator[Metric]:
             stalled.add_metric([*life.labels, life.stalled], 1)
         if life.rollback_since is not None:
             rollback.add_metric(life.labels, life.rollback_since)
-    yield from (progress, waiting, stalled, rollback)
+        if life.pods is not None:
+            verified.add_metric(life.labels, life.pods[0])
+            pods.add_metric(life.labels, life.pods[1])
+    yield from (phase, progress, waiting, stalled, rollback, verified, pods)
 
 
 def _of_training(lives: list[_Life]) -> Iterator[Metric]:

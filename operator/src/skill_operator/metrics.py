@@ -91,6 +91,7 @@ class Metrics:
         self.stage_seconds = histogram(
             "stage_seconds", "Seconds of a stage by the milestone at its end", _HOURS, "stage"
         )
+        _begin(self.stage_seconds, _STAGES)
         self.verdicts = counter("gate_verdicts", "Verdicts of the gates", "verdict")
         _begin(self.verdicts, ("Passed", "Rejected"))
         self.gains = histogram(
@@ -192,9 +193,9 @@ class Metrics:
         return Histogram(f"skill_operator_{name}", text, labels, registry=self.registry, buckets=buckets)
 
 
-def _begin(counter: Counter, values: Iterable[str]) -> None:
+def _begin(family: Counter | Histogram, values: Iterable[str]) -> None:
     for value in values:
-        counter.labels(value)
+        family.labels(value)
 
 
 def _seconds(time: str) -> float:
