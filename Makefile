@@ -51,6 +51,11 @@ metrics: .venv/synced ## Write the tables of docs/metrics.md from the metrics th
 dashboards: .venv/synced ## Write the chart's Grafana dashboards from charts/dashboards
 	$(PYTHON) -m charts.dashboards
 
+.PHONY: docs
+docs: .venv/synced ## The documentation as a site, in build/docs; a link that leads nowhere is an error
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs . build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: screenshots
 screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, and playwright for this once)
 	@command -v chromium || { echo "installing chromium"; apt-get update && apt-get install --yes chromium; }

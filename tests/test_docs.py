@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,36 @@ def test_readme_shows_the_update_that_the_demo_applies():
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
 def test_links_lead_somewhere(page: Path):
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert not broken
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    broken = [link for link in links if "://" not in link and not (page.parent / link).is_file()]
+    assert not broken, "write the path of a file; of a folder, that of a page or a file in it"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path):
+    """Anchors are checked here, as Git hosts make them."""
+    flags = [
+        "--fail-on-warning",
+        "--keep-going",
+        "--quiet",
+        "--conf-dir",
+        "docs",
+        "--doctree-dir",
+        str(tmp_path / "read"),
+    ]
+    build = [sys.executable, "-m", "sphinx", *flags, ".", str(tmp_path / "site")]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    home = (tmp_path / "site/README.html").read_text()
+    assert 'href="docs/first-update.html"' in home
+    assert 'class="mermaid' in home
+
+
+def test_gates_picture_is_what_the_gate_says():
+    drawing = runpy.run_path(str(ROOT / "docs/draw.py"))
+    picture = (ROOT / "docs/images/gates.svg").read_text()
+    for title, row in drawing["rows"]():
+        assert f"{title}: {row.low} to {row.high}, {row.verdict}" in picture, "run python docs/draw.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
