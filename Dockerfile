@@ -47,8 +47,8 @@ RUN cd /builder/project \
     && pins() { /builder/uv export --quiet --frozen --no-dev --no-emit-project --no-header --no-annotate "$@"; } \
     && pins --extra operator > /builder/operator.txt \
     && pins --extra store > /builder/store.txt \
-    && pins --extra trainer > /builder/trainer.txt \
-    && pins --extra trainer --extra serve > /builder/engine.txt \
+    && pins --extra steps > /builder/trainer.txt \
+    && pins --extra steps --extra serve > /builder/engine.txt \
     && touch --date=@0 /builder/*.txt
 
 FROM builder AS code

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
+    "kubectl_skill": ROOT / "operator/src/kubectl_skill",
     "skill_operator": ROOT / "operator/src/skill_operator",
     "skill_contract": ROOT / "trainer_image/src/skill_contract",
     "skill_store": ROOT / "trainer_image/src/skill_store",
@@ -27,7 +28,8 @@ def test_operator_folder_never_shadows_the_standard_library():
     assert not (ROOT / "operator/__init__.py").exists(), "operator/__init__.py kills every python started in the root"
     ours = [path for folder in ("operator", "trainer_image", "tests") for path in (ROOT / folder).rglob("operator.py")]
     assert not ours, "a module named operator shadows the standard library's"
-    assert [path.name for path in (ROOT / "operator/src").iterdir() if path.name != "__pycache__"] == ["skill_operator"]
+    packages = {path.name for path in (ROOT / "operator/src").iterdir()} - {"__pycache__"}
+    assert packages == {"kubectl_skill", "skill_operator"}
     assert _python("import operator; operator.itemgetter").returncode == 0
 
 
@@ -36,6 +38,10 @@ def test_operator_folder_never_shadows_the_standard_library():
     [
         ("skill_contract", "torch transformers boto3 kopf kubernetes"),
         ("skill_store.cli", "torch transformers kopf kubernetes"),
+        (
+            "kubectl_skill.completion",
+            "torch transformers boto3 kopf aiohttp prometheus_client skill_store skill_trainer",
+        ),
         ("skill_operator.main", "torch transformers boto3 skill_store skill_trainer"),
     ],
 )
@@ -55,7 +61,7 @@ def test_file_is_readable_in_one_sitting(path: Path):
 def test_only_one_module_imports_each_heavy_neighbour():
     """Each stands behind one file, so that it can be replaced; attention is a model's, and long enough for its own."""
     doors = {
-        "kopf": {"handlers"}, "kubernetes": {"kube"}, "boto3": {"s3"}, "transformers": {"model", "packing"},
+        "kopf": {"handlers"}, "kubernetes": {"kube", "cluster"}, "boto3": {"s3"}, "transformers": {"model", "packing"},
         "peft": {"adapter"}, "torch.distributed": {"parallel"}, "accelerate": {"parallel"},
     }  # fmt: skip
     for neighbour, allowed in doors.items():

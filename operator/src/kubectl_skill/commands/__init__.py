@@ -1,0 +1,1 @@
+"""One module a command: it defines COMMAND, and `kubectl skill` has it."""

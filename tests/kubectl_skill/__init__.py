@@ -1,0 +1,1 @@
+"""The kubectl plugin without a cluster; with one: tests/operator/api/test_kubectl_skill.py."""
