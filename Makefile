@@ -56,6 +56,18 @@ docs: .venv/synced ## The documentation as a site, in build/docs; a link that le
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --quiet --conf-dir docs . build/docs
 	@echo "build/docs/index.html"
 
+.PHONY: reasons
+reasons: .venv/synced ## Write the table of docs/troubleshooting.md from what `kubectl skill explain` says
+	$(PYTHON) docs/reasons.py
+
+.PHONY: wheel
+wheel: .venv/synced ## Build the wheel into dist/, install it by itself with each extra, try its commands (gigabytes for the trainer)
+	$(PYTHON) -m tests.wheel --uv $(UV) --out dist
+
+.PHONY: pictures
+pictures: .venv/synced ## Draw docs/images/kubectl-skill-*.svg anew
+	$(PYTHON) -m tests.kubectl_skill.pictures
+
 .PHONY: screenshots
 screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, and playwright for this once)
 	@command -v chromium || { echo "installing chromium"; apt-get update && apt-get install --yes chromium; }
