@@ -20,6 +20,7 @@ CHAPTERS = {
         "charts/skillupdate/README",
         "docs/storage",
         "docs/operations",
+        "docs/kubectl-skill",
         "docs/troubleshooting",
         "docs/dashboards",
         "docs/alerts",
