@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from skill_store.errors import AccessDenied, StoreUnavailable, StoreUnfit
+from skill_store.errors import AccessDenied, BucketMissing, StoreUnavailable, StoreUnfit
 from skill_store.repository import Repository
 from tests.seaweedfs import Bucket, free_ports
 from tests.store.conftest import Cli, Folder
@@ -74,6 +74,12 @@ def test_a_store_that_ignores_conditions_is_refused(careless: str, cli: Cli, tmp
     assert not list((tmp_path / "data/bucket").rglob("alone"))
     code, _, err = cli("import", str(model), careless)
     assert (code, "StoreUnfit" in err) == (42, True)
+
+
+@pytest.mark.store
+def test_a_bucket_that_is_not_there_is_no_fault_of_the_store(careless: str):
+    with pytest.raises(BucketMissing, match="the bucket does not exist; create it, or correct the address"):
+        Repository(careless.replace("bucket", "bucket2")).check_conditional_writes()
 
 
 @pytest.mark.store

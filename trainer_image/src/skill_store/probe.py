@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from skill_store import layout
-from skill_store.errors import AccessDenied, PreconditionFailed, StoreError, StoreUnavailable, StoreUnfit
+from skill_store.errors import AccessDenied, BucketMissing, PreconditionFailed, StoreError, StoreUnavailable, StoreUnfit
 from skill_store.protocol import ObjectStore
 
 WRITERS = 8
@@ -63,7 +63,7 @@ def _accepted(store: ObjectStore, write: Callable[[], str]) -> bool:
         write()
     except PreconditionFailed:
         return False
-    except (AccessDenied, StoreUnavailable):
+    except (AccessDenied, BucketMissing, StoreUnavailable):
         raise
     except StoreError as error:
         raise _unfit(store, f"refuses conditional writes ({error.message})") from error
