@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import kubectl_skill.arguments
 import skill_operator.cli
 import skill_store.cli
 import skill_trainer.arguments
@@ -25,6 +26,7 @@ from tests.api.crd import CRD, SCHEMA, SPEC, walk
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "charts").rglob("*.md")])
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "kubectl skill": kubectl_skill.arguments.parser,
     "skill-operator": skill_operator.cli._parser,
     "skill-store": skill_store.cli._parser,
     "skill-trainer": skill_trainer.arguments.parser,
@@ -69,7 +71,7 @@ def commands(shell: str) -> Iterator[Words]:
 
 def problem(words: Words) -> str:
     """Returns what is wrong with a command of ours, or nothing."""
-    program, *rest = words
+    program, *rest = [" ".join(words[:2]), *words[2:]] if words[:2] == ["kubectl", "skill"] else words
     if program in PARSERS:
         return _refusal(PARSERS[program](), rest)
     if program == "make":
@@ -151,6 +153,7 @@ WRONG = (
     "skill-operator plan a.yaml --life",
     """kubectl patch skup a --type merge -p '{"spec": {"aproved": true}}'""",
     "kubectl get skillupdats --watch",
+    "kubectl skill explain --why",
     "helm install x charts/skillupdate --set image.oprator.repository=y",
     "make tset",
     "python -m tests.clusters down",
