@@ -21,7 +21,11 @@ NAMESPACE = "skillupdate-system"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 EVERYTHING = {
     "imagePullSecrets": [{"name": "registry"}],
-    "image": {"pullPolicy": "Always", "operator": {"digest": DIGEST}},
+    "image": {"registry": "registry.example.com/m", "pullPolicy": "Always", "operator": {"digest": DIGEST}},
+    "commonLabels": {"example.com/team": "models"},
+    "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
+    "extraVolumeMounts": [{"name": "authority", "mountPath": "/authority", "readOnly": True}],
+    "deploymentAnnotations": {"example.com/d": "4"},
     "serviceAccount": {"annotations": {"example.com/role": "operator"}},
     "extraEnv": [{"name": "SKILL_STATUS_SECONDS", "value": "30"}],
     "logFormat": "text",
@@ -63,6 +67,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
         "serviceAccount": {"create": False, "name": "operator"},
         "metrics": {"service": {"enabled": False}},
         "resources": {},
+        "rbac": {"create": False},
+        "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
         "servingTargets": {"statefulSet": False},
     },
     "renamed": {"fullnameOverride": "a" * 63},
@@ -144,7 +150,7 @@ def test_no_rule_reads_secrets_or_has_a_wildcard(values):
         for role in of_kind(render(values), "Role", "ClusterRole")
         if not role["metadata"]["name"].endswith(("-view", "-edit"))
     ]
-    assert roles
+    assert bool(roles) == values.get("rbac", {}).get("create", True)
     for rule in [rule for role in roles for rule in role["rules"]]:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
         forbidden = {"secrets", "configmaps", "namespaces", "nodes", "pods/exec", "pods/log", "serviceaccounts/token"}
@@ -162,8 +168,9 @@ def test_a_role_in_each_watched_namespace_and_none_for_the_cluster():
 @EACH
 def test_the_operator_can_read_its_settings(values):
     settings = read_settings(environment(values))
-    assert settings.trainer_image == "skillupdate/trainer:0.1.0"
-    assert settings.store_image == "skillupdate/store:0.1.0"
+    registry = f"{at}/" if (at := values.get("image", {}).get("registry")) else ""
+    assert settings.trainer_image == f"{registry}skillupdate/trainer:0.1.0"
+    assert settings.store_image == f"{registry}skillupdate/store:0.1.0"
     assert settings.watched == tuple(values.get("watchNamespaces", ()))
     assert settings.log_format == values.get("logFormat", "json")
     assert settings.image_pull_policy == values.get("image", {}).get("pullPolicy", "")
@@ -177,7 +184,7 @@ def test_the_ports_are_those_of_the_operator():
 
 
 def test_a_namespace_s_limits_complete_the_default_s():
-    assert not of_kind(render({}), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ConfigMap")
+    assert not of_kind(render({}), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     objects = render(EVERYTHING)
     limits = {each["metadata"]["name"]: each["data"] for each in of_kind(objects, "ConfigMap")}
     default = {"uriPrefixes": "s3://a\nfile:///b/", "maxGpus": "8", "approval": "Manual"}
@@ -226,6 +233,46 @@ def test_a_digest_wins_over_a_tag():
     assert container["image"] == f"registry:5000/operator@{DIGEST}"
 
 
+@EACH
+def test_no_key_stands_twice_and_all_objects_have_the_labels(values):
+    """YAML readers differ in what they make of a key that stands twice: kustomize, for one, refuses."""
+    text = helm("template", "r", str(CHART), "--kube-version=1.34.4", f"--namespace={NAMESPACE}", values=values)
+    objects = [each for each in yaml.load_all(text, Loader=Strict) if each]
+    for labels in (each["metadata"]["labels"] for each in objects):
+        assert labels["app.kubernetes.io/instance"] == "r"
+        assert labels.items() >= values.get("commonLabels", {}).items()
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{sorted(keys)}{node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
+def test_pods_of_hooks_are_none_of_the_deployment_and_all_are_let_through_by_the_policy():
+    objects = render(EVERYTHING)
+    (deployment,) = of_kind(objects, "Deployment")
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    chosen = deployment["spec"]["selector"]["matchLabels"].items()
+    hooks = [each["spec"]["template"] for each in of_kind(objects, "Job")] + of_kind(objects, "Pod")
+    assert len(hooks) == 2
+    assert chosen <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    for pod in [deployment["spec"]["template"], *hooks]:
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert not any(chosen <= pod["metadata"]["labels"].items() for pod in hooks)
+
+
+def test_volumes_for_a_bundle_of_certificates_reach_every_pod_of_the_release():
+    objects = render(EVERYTHING)
+    pods = [each["spec"]["template"]["spec"] for each in of_kind(objects, "Deployment", "Job")]
+    for spec in [*pods, *(each["spec"] for each in of_kind(objects, "Pod"))]:
+        assert "authority" in {volume["name"] for volume in spec["volumes"]}
+        assert "/authority" in {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+
+
 def test_one_operator_at_a_time():
     spec = operator_deployment({})["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
@@ -241,6 +288,8 @@ def test_one_operator_at_a_time():
         ({"image": {"operator": {"digest": "latest"}}}, r"digest.*pattern.*sha256"),
         ({"image": {"trainer": {"repository": ""}}}, r"repository"),
         ({"image": {"pullPolicy": "Sometimes"}}, r"IfNotPresent"),
+        ({"image": {"registry": "registry.example.com/"}}, r"registry.*pattern"),
+        ({"extraVolumeMounts": [{"name": "a"}]}, r"mountPath"),
         ({"logFormat": "xml"}, r"logFormat.*'json', 'text'"),
         ({"resources": {"memory": "1Gi"}}, r"resources.*memory"),
         ({"metrics": {"serviceMonitor": {"interval": 30}}}, r"interval.*string"),
@@ -298,11 +347,13 @@ def test_a_real_api_server_takes_it(control_plane: ControlPlane, restricted, val
 @EACH
 def test_the_pods_are_restricted(control_plane: ControlPlane, restricted, values):
     """As bare pods: of a Deployment's template the API server only warns."""
-    templates = [each["spec"]["template"] for each in of_kind(render(values), "Deployment", "Job")]
-    assert len(templates) == (2 if values.get("releaseFinalizersOnUninstall", True) else 1)
-    for template in templates:
+    objects = render(values)
+    specs = [each["spec"]["template"]["spec"] for each in of_kind(objects, "Deployment", "Job")]
+    specs += [each["spec"] for each in of_kind(objects, "Pod")]
+    assert len(specs) == (3 if values.get("releaseFinalizersOnUninstall", True) else 2)
+    for spec in specs:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": restricted}}
-        pod["spec"] = {**template["spec"], "serviceAccountName": "default"}
+        pod["spec"] = {**spec, "serviceAccountName": "default"}
         control_plane.kubectl("create", "--dry-run=server", "--filename=-", stdin=yaml.safe_dump(pod))
         for container in pod["spec"]["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True

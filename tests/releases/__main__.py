@@ -1,0 +1,7 @@
+"""`python -m tests.releases COMMIT`."""
+
+import sys
+
+from tests.releases import main
+
+sys.exit(main())
