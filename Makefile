@@ -47,6 +47,10 @@ crds: .venv/synced ## Carry crds/ to the chart's copy and to docs/api.md
 metrics: .venv/synced ## Write the tables of docs/metrics.md from the metrics themselves
 	$(PYTHON) docs/generate.py
 
+.PHONY: manifests
+manifests: .venv/synced ## Write the chart as plain YAML, charts/plain
+	$(PYTHON) -m charts.manifests
+
 .PHONY: dashboards
 dashboards: .venv/synced ## Write the chart's Grafana dashboards from charts/dashboards
 	$(PYTHON) -m charts.dashboards

@@ -333,7 +333,10 @@ def restricted(control_plane: ControlPlane) -> Iterator[str]:
 @pytest.mark.api
 @EACH
 def test_a_real_api_server_takes_it(control_plane: ControlPlane, restricted, values):
-    ours = [each for each in render(values) if "monitoring.coreos.com" not in each["apiVersion"]]
+    # The pod of `helm test` asks for the ServiceAccount, which a dry run does not make; its spec is tried below.
+    ours = [
+        each for each in render(values) if each["kind"] not in {"Pod", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    ]
     for each in ours:  # the namespaces of the values do not exist here
         if "namespace" in each["metadata"]:
             each["metadata"]["namespace"] = restricted

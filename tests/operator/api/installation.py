@@ -107,13 +107,23 @@ class Installation:
         path.write_text(json.dumps(document))
         return path
 
-    async def uninstall(self, client: httpx.AsyncClient, source: Path) -> str:
-        """Runs `helm uninstall`, and the pod of its hook meanwhile. Returns what the hook said."""
+    async def hooked(self, client: httpx.AsyncClient, source: Path, component: str, *helm: str) -> str:
+        """Runs a helm command that waits for a hook, and the hook's pod meanwhile. Returns what that said."""
         home = Place(client, NAMESPACE)
         async with asyncio.TaskGroup() as group:
-            group.create_task(asyncio.to_thread(self.helm, "uninstall", NAME))
-            pod = await home.until_some("pods", "app.kubernetes.io/component=release-finalizers")
+            group.create_task(asyncio.to_thread(self.helm, *helm))
+            pod = await home.until_some("pods", f"app.kubernetes.io/component={component}")
             command, environment = self._container(pod["spec"], source)
-            said = await asyncio.to_thread(run, command, env=environment)
+            said = await asyncio.to_thread(run, self._mounted(pod["spec"], command), env=environment)
             await home.patch("pods", pod["metadata"]["name"], {"status": raw.ended(0, at=time.time())}, "status")
         return said
+
+    def _mounted(self, spec: raw.Raw, command: list[str]) -> list[str]:
+        """Puts the ConfigMaps of a pod into files, and those into the command line, where it names them."""
+        paths = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        for volume in (each for each in spec["volumes"] if "configMap" in each):
+            shown = ["get", "configmap", volume["configMap"]["name"], f"--namespace={NAMESPACE}", "--output=json"]
+            for name, content in json.loads(self.plane.kubectl(*shown))["data"].items():
+                (self.folder / name).write_text(content)
+            command = [word.replace(paths[volume["name"]], str(self.folder)) for word in command]
+        return command

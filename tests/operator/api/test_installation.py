@@ -96,6 +96,7 @@ async def test_updates_in_flight_live_through_upgrade_rollback_and_uninstall(
     async with release.operator(ROOT):
         await kubelet.write(pod["metadata"]["name"], kubelet.said("train"))
         await place.phase("first", "Succeeded")
+        assert "phase: Checking" in await release.hooked(place.client, ROOT, "test", "test", NAME)
         pod = await training(place, kubelet, "second")
     assert started.items() <= (await jobs(place)).items(), "what ran has gone on"
 
@@ -107,7 +108,7 @@ async def test_updates_in_flight_live_through_upgrade_rollback_and_uninstall(
     release.helm("upgrade", NAME, NOW, **QUICKLY)
 
     async with release.operator(ROOT):
-        said = await release.uninstall(place.client, ROOT)
+        said = await release.hooked(place.client, ROOT, "release-finalizers", "uninstall", NAME)
     assert "1 SkillUpdates released" in said
     left = await place.get("skillupdates", "rolling")
     assert (left["metadata"].get("finalizers"), left["status"]["phase"]) == (None, "RollingOut")
