@@ -165,8 +165,8 @@ def _results() -> list[Panel]:
         bars(
             "Gain of the new skill",
             "How many updates gained so much: share of held-out questions answered after training, less the share "
-            "before. Each bar reaches up to its number; the first is a loss.",
-            Query(_in_this_time("new_skill_gain_bucket", "le"), "≤ {{le}}"),
+            "before. A bar counts what lies up to its number and above the one before; the first is a loss.",
+            Query(_in_this_time("new_skill_gain_bucket", "le"), "{{le}}"),
             buckets=True,
             decimals=0,
             span=6,
@@ -176,7 +176,7 @@ def _results() -> list[Panel]:
             "What is left of earlier skills",
             "How many updates kept so much of the earlier skill that suffered most: score after, divided by score "
             "before. 1 is all of it.",
-            Query(_in_this_time("worst_retention_ratio_bucket", "le"), "≤ {{le}}"),
+            Query(_in_this_time("worst_retention_ratio_bucket", "le"), "{{le}}"),
             buckets=True,
             decimals=0,
             span=6,

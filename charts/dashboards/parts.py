@@ -128,7 +128,10 @@ def bars(
     title: str, why: str, *queries: Query, unit: str = "short", steps: Steps = CALM, buckets: bool = False,
     no_value: str = "none in this time", span: int = 8, runbook: str = "", decimals: int | None = None,
 ) -> bargauge.Panel:  # fmt: skip
-    """Returns one bar for each answer; `buckets`: the answers are a histogram's, and each bar is one bucket."""
+    """Returns one bar for each answer; `buckets`: the answers are a histogram's, and each bar is one bucket.
+
+    Grafana sorts buckets by the words of their legend, so that must be `{{le}}` and nothing else.
+    """
     panel = (
         bargauge.Panel()
         .orientation(common.VizOrientation.HORIZONTAL)

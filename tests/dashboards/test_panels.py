@@ -40,6 +40,9 @@ def test_panel_says_what_it_shows_and_where_to_read_on(panel: Panel):
     assert panel.targets
     assert all(target.legend for target in panel.targets if len(panel.targets) > 1 and panel.kind != "table")
     assert panel.kind == "table" or panel.defaults["unit"]
+    assert {target.legend for target in panel.targets if target.format == "heatmap"} <= {"{{le}}"}, (
+        "Grafana sorts by it"
+    )
     for link in panel.raw.get("links", ()):
         page, _, anchor = link["url"].removeprefix("${runbooks}docs/").partition("#")
         headings = re.findall(r"^#+ (.+)$", (DOCS / page).read_text(), re.MULTILINE)
