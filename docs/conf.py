@@ -17,6 +17,7 @@ CHAPTERS = {
     "Teach a skill": ["docs/api", "docs/data", "docs/gates", "docs/report", "docs/adapters", "docs/by-hand"],
     "Serve it": ["docs/serving", "docs/serving-targets", "docs/gitops", "docs/model-repository"],
     "Run it": [
+        "docs/install",
         "charts/skillupdate/README",
         "docs/storage",
         "docs/operations",
