@@ -85,6 +85,7 @@ FREE = {
     "serving.analysis.samples": "$pods",
     "serving.analysis.minSamples": 1,
     "serving.analysis.metrics": [{"name": "x", "query": "$pods", "max": "1"}],
+    "serving.analysis.canarySeconds": 60,
     "serving.analysis.warmupSeconds": 0,
     "serving.analysis.intervalSeconds": 10,
     "serving.analysis.failureLimit": 1,

@@ -252,3 +252,79 @@ def test_answers_of_prometheus(answer: Any, value: float | None, words: str):
     read, problem = one_value(answer)
     assert read == value
     assert words in problem
+
+
+# -- the first new pod, while the others are held ---------------------------------------------------------------------
+
+
+def watched(**changes: Any) -> Sim:
+    """The first new pod is proved and the others are held, for a minute of analysis."""
+    body = raw.update()
+    body["spec"]["serving"]["analysis"] = ANALYSIS | {"canarySeconds": 60} | changes
+    sim = Sim(body, raw.deployment(weights=PREVIOUS))
+    sim.until_held()
+    sim.prometheus = dict(GOOD)
+    sim.finish("prove")
+    sim.settle()
+    assert (sim.status.phase, why(sim)[0], is_paused(sim)) == ("RollingOut", "Analysing", True)
+    return sim
+
+
+def is_paused(sim: Sim) -> bool:
+    assert sim.deployment is not None
+    return bool(sim.deployment["spec"].get("paused"))
+
+
+def test_others_follow_when_the_first_new_pod_has_done_no_worse_for_long_enough():
+    sim = watched()
+    wait(sim, 55)
+    assert (analysed(sim).result, is_paused(sim)) == ("Passed", True)
+    wait(sim, 5)
+    assert not is_paused(sim)
+    assert sim.status.rollout is not None
+    assert sim.status.rollout.hold is not None
+    assert "2 metrics are within their limits" in sim.status.rollout.hold.message
+    sim.roll()
+    sim.settle()
+    assert (sim.status.phase, analysed(sim)) == ("Soaking", None), "the soak begins with nothing known"
+
+
+def test_first_new_pod_is_compared_with_those_beside_it():
+    sim = watched()
+    sim.now += 10
+    questions = {(q.name, q.before): q for q in asks(parse(sim.body), sim.observed(), sim.now)}
+    now, before = questions["latency", False], questions["latency", True]
+    assert (now.expression, now.at) == ('latency{pod=~"support-llm-9"}', None)
+    assert (before.expression, before.at) == ('latency{pod=~"support-llm-0|support-llm-1"}', None)
+
+
+def test_first_new_pod_that_does_worse_is_the_last():
+    sim = watched()
+    wait(sim, 25, errors=(0.2, 0.01))
+    assert (sim.status.phase, sim.annotation, is_paused(sim)) == ("RollingBack", PREVIOUS, False)
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "AnalysisFailed", "2 times in a row", "errors: 0.2 is above max 0.05")
+
+
+def test_first_new_pod_of_which_too_little_is_known_is_waited_for_and_then_taken_back():
+    sim = watched()
+    wait(sim, 1800, **{SAMPLES: (3.0, 100.0)})
+    assert (sim.annotation, is_paused(sim)) == (raw.CANDIDATE, True), "the rollout's own deadline is later"
+    assert "too few samples of the candidate: 3" in why(sim)[1]
+    wait(sim, 100)
+    assert (sim.status.phase, sim.annotation, is_paused(sim)) == ("RollingBack", PREVIOUS, False)
+    assert "after canarySeconds" in why(sim)[1]
+
+
+def test_first_new_pod_of_which_too_little_is_known_may_be_taken_for_good():
+    sim = watched(onInconclusive="Promote")
+    wait(sim, 1900, **{SAMPLES: (3.0, 100.0)})
+    assert (sim.annotation, is_paused(sim)) == (raw.CANDIDATE, False)
+
+
+def test_person_may_let_the_others_follow_sooner():
+    sim = watched()
+    sim.body["spec"]["serving"]["analysis"]["canarySeconds"] = 0
+    sim.settle()
+    assert not is_paused(sim)

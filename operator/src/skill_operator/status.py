@@ -101,6 +101,8 @@ class Hold(Part):
     """None: the rollout could not be held."""
     ended: str | None = None
     proved: bool = False
+    proved_at: str | None = None
+    """Since when the first new pod is analysed, where it is."""
     message: str = ""
     """How it ended: what was proved, or why all pods are judged at the end."""
 
@@ -142,7 +144,7 @@ class Rollout(Part):
     previous_pods: tuple[str, ...] = ()
     """The pods before the rollout: whose metrics the candidate's are compared with."""
     analysis: Analysed | None = None
-    """What Prometheus said last in this soak."""
+    """What Prometheus said last: of the first new pod while it is held, then of all in this soak."""
     rollback: Rollback | None = None
 
 

@@ -251,6 +251,8 @@ class Analysis(Document):
     """PromQL that gives the number of requests behind the metrics."""
     min_samples: int = Field(50, ge=1)
     metrics: tuple[AnalysisMetric, ...] = Field(min_length=1)
+    canary_seconds: int = Field(0, ge=0)
+    """How long the first new pod serves beside the old ones, and is analysed, before the others follow."""
     warmup_seconds: int = Field(60, ge=0)
     interval_seconds: int = Field(30, ge=10)
     failure_limit: int = Field(2, ge=1)

@@ -2,6 +2,7 @@
 
 Pure. What Prometheus is to be asked is said here, and what its answers mean; an edge asks. There are three verdicts:
 too little to tell is neither a pass nor a fail, and only fails in a row take a candidate back before its time is up.
+It is asked twice: of the first new pod while the others are held (where `canarySeconds` says so), and in the soak.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from skill_contract.spec import Analysis, AnalysisMetric
 from skill_contract.step import Step
 from skill_operator.api import Phase, Reason, to_unix
-from skill_operator.observed import Answer, Question
+from skill_operator.observed import Answer, Question, Target
 from skill_operator.status import Analysed, Measured, Rollout, Status
 from skill_operator.steps.rollback import begin_rollback
 from skill_operator.steps.target import standing
@@ -31,15 +32,22 @@ def questions(facts: Facts) -> tuple[Question, ...]:
         return ()
     queries = {SAMPLES: analysis.samples} | {metric.name: metric.query for metric in analysis.metrics}
     now = tuple(pod.name for pod in standing(target) if pod.weights == rollout.candidate)
-    began, namespace = to_unix(rollout.started_at), facts.update.namespace
+    before, at = _before(rollout, target)
     return tuple(
         question
         for name, query in queries.items()
         for question in (
-            Question(name, _about(query, namespace, now)),
-            Question(name, _about(query, namespace, rollout.previous_pods), before=True, at=began),
+            Question(name, _about(query, facts.update.namespace, now)),
+            Question(name, _about(query, facts.update.namespace, before), before=True, at=at),
         )
     )
+
+
+def _before(rollout: Rollout, target: Target) -> tuple[tuple[str, ...], float | None]:
+    """Returns the pods to compare with, and when: those that serve beside the first new one; else those of then."""
+    if rollout.verified_at:
+        return rollout.previous_pods, to_unix(rollout.started_at)
+    return tuple(pod.name for pod in standing(target) if pod.weights != rollout.candidate), None
 
 
 def _analysis(facts: Facts) -> Analysis | None:
@@ -47,10 +55,16 @@ def _analysis(facts: Facts) -> Analysis | None:
 
 
 def _is_due(facts: Facts, analysis: Analysis, rollout: Rollout) -> bool:
-    since, last = to_unix(rollout.verified_at), to_unix(rollout.analysis.at) if rollout.analysis else None
+    since, last = _since(rollout), to_unix(rollout.analysis.at) if rollout.analysis else None
     if since is None or rollout.rollback or facts.known.is_final or facts.seen.job(Step.PROMOTE):
         return False
     return facts.now >= (last + analysis.interval_seconds if last else since + analysis.warmup_seconds)
+
+
+def _since(rollout: Rollout) -> float | None:
+    """Returns since when what is analysed serves, Unix seconds: all pods, or the first new one; None: nothing is."""
+    held = rollout.hold
+    return to_unix(rollout.verified_at or (held.proved_at if held and not held.ended else None))
 
 
 def _about(query: str, namespace: str, pods: tuple[str, ...]) -> str:
@@ -64,7 +78,7 @@ def learn_analysis(facts: Facts) -> Status:
     analysis, rollout = _analysis(facts), facts.known.rollout
     if analysis is None or rollout is None or rollout.rollback or facts.known.is_final:
         return facts.known
-    if rollout.verified_at is None:  # a pod was lost: what was seen of a soak that begins anew does not count
+    if _since(rollout) is None:  # what was seen of the first pod, or of a soak that begins anew, does not count
         return facts.learn(rollout=rollout.model_copy(update={"analysis": None}))
     said = {(answer.question.name, answer.question.before): answer for answer in facts.seen.answers}
     if not said:
@@ -141,26 +155,47 @@ def _breaches(metric: AnalysisMetric, value: float, previous: float | None) -> I
 
 
 def analyse(facts: Facts) -> Verdict | None:
-    """Metrics worse than before, several times in a row: back; after the soak still unknown: wait, but not for ever."""
+    """In the soak, worse than before several times in a row: back; still unknown after it: wait, but not for ever."""
+    rollout, serving = facts.known.rollout, facts.spec.serving
+    if rollout is None or serving is None:
+        return None
+    since = to_unix(rollout.verified_at)
+    assert since is not None, "analyse comes after roll, which lets nothing through that is not verified"
+    pods = f"{rollout.pods_verified} pods verified"
+    return insist(facts, Phase.SOAKING, pods, since + serving.soak_seconds, "the soak")
+
+
+def canary_seconds(facts: Facts) -> int:
+    """Returns how long the first new pod is to be analysed before the others follow; 0: not at all."""
+    analysis = _analysis(facts)
+    return analysis.canary_seconds if analysis else 0
+
+
+def insist(facts: Facts, phase: Phase, what: str, over: float, span: str) -> Verdict | None:
+    """Returns the way back or the wait that the analysis asks for; None: it has nothing against going on.
+
+    Args:
+        what: serves the candidate, in words.
+        over: when it has served as long as it has to, Unix seconds; before that only fails count.
+        span: what is over then, in words.
+    """
     analysis, rollout, serving = _analysis(facts), facts.known.rollout, facts.spec.serving
     if analysis is None or rollout is None or serving is None:
         return None
-    last, since = rollout.analysis, to_unix(rollout.verified_at)
-    assert since is not None, "analyse comes after roll, which lets nothing through that is not verified"
+    last = rollout.analysis
     if last and last.failures >= analysis.failure_limit:
         return begin_rollback(facts, Reason.ANALYSIS_FAILED, f"{last.failures} times in a row: {last.message}")
-    soaked = since + serving.soak_seconds
-    if facts.now < soaked or (last and last.result == PASSED):
+    if facts.now < over or (last and last.result == PASSED):
         return None
     why = last.message if last else "Prometheus has not been asked yet"
-    if facts.now <= soaked + serving.progress_deadline_seconds:
+    if facts.now <= over + serving.progress_deadline_seconds:
         return Verdict(
-            phase=Phase.SOAKING,
+            phase=phase,
             reason=Reason.ANALYSING,
-            message=f"{rollout.pods_verified} pods verified; the analysis has not passed: {why}",
+            message=f"{what}; the analysis has not passed: {why}",
             requeue_after=ROLLOUT_SECONDS,
         )
     if analysis.on_inconclusive == "Promote" and not (last and last.result == FAILED):
         return None
-    message = f"not passed within {serving.progress_deadline_seconds} s after the soak: {why}"
+    message = f"not passed within {serving.progress_deadline_seconds} s after {span}: {why}"
     return begin_rollback(facts, Reason.ANALYSIS_INCONCLUSIVE, message)

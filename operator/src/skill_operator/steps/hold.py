@@ -1,4 +1,4 @@
-"""Hold: the rollout stops after its first new pod, and the rest follows when that one is proved.
+"""Hold: the rollout stops after its first new pod, and the rest follows when that one is proved, and maybe watched.
 
 Pure. A hold is the Deployment's own `spec.paused`, ours as long as we own the field, and it is never forced. Whatever
 ends a rollout ends the hold: going back gives it up in the same write. Where there can be none, all pods are judged
@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from skill_contract.outcome import Result
 from skill_operator.actions import ApplyWeights
-from skill_operator.api import Phase, Reason
+from skill_operator.api import Phase, Reason, to_unix
 from skill_operator.manifests.job import PROVE
 from skill_operator.observed import ServingPod, Target
 from skill_operator.status import Hold, Rollout, Status
+from skill_operator.steps.analysis import canary_seconds, insist
 from skill_operator.steps.answers import answer
 from skill_operator.steps.prove import no, proving, put
 from skill_operator.steps.target import let_go_on, standing, surge_blocked, trouble, verified
@@ -49,7 +50,8 @@ def hold(facts: Facts) -> Verdict | None:
     if rollout.hold is None:
         return _begin(facts, rollout, target)
     if not rollout.hold.ended:
-        return _prove_first(facts, rollout, rollout.hold, target)
+        since = to_unix(rollout.hold.proved_at)
+        return _watch_first(facts, rollout, since) if since else _prove_first(facts, rollout, rollout.hold, target)
     return let_go_on(facts, target, rollout.hold.message) if target.is_paused_by_us else None
 
 
@@ -84,8 +86,7 @@ def _prove_first(facts: Facts, rollout: Rollout, held: Hold, target: Target) -> 
     if job and not job.deleting and said is None:
         return proving(facts, job)
     if said and said.outcome and said.outcome.outcome == Result.SUCCEEDED:
-        ended = held.model_copy(update={"ended": facts.time, "proved": True, "message": said.outcome.message})
-        return _rolling(said.outcome.message, known=_with(facts, rollout, ended, deadline=deadline(facts)))
+        return _proved(facts, rollout, held, said.outcome.message)
     refused = no(facts, job, said) if job and said else None
     if refused:
         return refused
@@ -94,6 +95,39 @@ def _prove_first(facts: Facts, rollout: Rollout, held: Hold, target: Target) -> 
         return put(facts, PROVE, pods)
     message = f"held until the first new pod is ready and proved{trouble(target)}"
     return replace(_rolling(message), marks=surge_blocked(target))
+
+
+def _proved(facts: Facts, rollout: Rollout, held: Hold, message: str) -> Verdict:
+    """The first new pod is what it should be; the others follow, or it is watched for a while before."""
+    proved = held.model_copy(update={"proved": True, "message": message})
+    seconds = canary_seconds(facts)
+    if not seconds:
+        return _let_others_follow(facts, rollout, proved, message)
+    assert facts.spec.serving is not None
+    until = deadline(facts, later=seconds + facts.spec.serving.progress_deadline_seconds)  # the analysis has one, too
+    watched = proved.model_copy(update={"proved_at": facts.time})
+    return _rolling(message, known=_with(facts, rollout, watched, deadline=until), requeue_after=0)
+
+
+def _watch_first(facts: Facts, rollout: Rollout, since: float) -> Verdict:
+    """It is proved, and serves beside the old ones; the others follow when its metrics are no worse than theirs."""
+    assert rollout.hold is not None
+    seconds, what = canary_seconds(facts), "the first new pod is proved"
+    if not seconds:  # somebody does not want it any more
+        return _let_others_follow(facts, rollout, rollout.hold, rollout.hold.message)
+    not_yet = insist(facts, Phase.ROLLING_OUT, what, since + seconds, "canarySeconds")
+    if not_yet:
+        return not_yet
+    if facts.now < since + seconds:
+        analysed = _rolling(f"{what}, and is analysed for {seconds} s before the others follow")
+        return replace(analysed, reason=Reason.ANALYSING)
+    found = f"; {rollout.analysis.message}" if rollout.analysis else ""
+    return _let_others_follow(facts, rollout, rollout.hold, f"{rollout.hold.message}{found}")
+
+
+def _let_others_follow(facts: Facts, rollout: Rollout, held: Hold, message: str) -> Verdict:
+    ended = held.model_copy(update={"ended": facts.time, "message": message})
+    return _rolling(message, known=_with(facts, rollout, ended, deadline=deadline(facts)))
 
 
 def _rolling(message: str, *, known: Status | None = None, actions: tuple[ApplyWeights, ...] = (),

@@ -81,10 +81,10 @@ def published(facts: Facts) -> Published:
     return facts.known.published
 
 
-def deadline(facts: Facts) -> str:
-    """Returns until when a rollout that comes forward now has to come forward again."""
+def deadline(facts: Facts, *, later: float = 0) -> str:
+    """Returns until when a rollout that comes forward now, or some seconds later, has to come forward again."""
     assert facts.spec.serving is not None, "a rollout without a target"
-    return to_rfc3339(facts.now + facts.spec.serving.progress_deadline_seconds)
+    return to_rfc3339(facts.now + later + facts.spec.serving.progress_deadline_seconds)
 
 
 def reached(facts: Facts, known: Status, kind: ConditionType, reason: str, message: str) -> Status:
