@@ -20,7 +20,8 @@ Raw = dict[str, Any]
 class Program:
     """A program that answers every list of objects with a list of what it says of each."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+        self.name = name
         self._process = process
 
     def ask(self, objects: Sequence[Raw]) -> list[Raw]:
@@ -47,7 +48,7 @@ def program(name: str, *args: str | Path, log: Path, **environment: str) -> Iter
             env=os.environ | environment,
         )
     try:
-        yield Program(process)
+        yield Program(name, process)
     finally:
         process.kill()
         process.communicate()

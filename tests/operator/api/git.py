@@ -15,12 +15,19 @@ TRACKING = {"annotations": {"argocd.argoproj.io/tracking-id": "skills:tracked"},
 
 
 class Git:
-    """One folder in Git, and the controller that applies it."""
+    """One folder in Git, and the controller that applies it and prunes what is not in it any more."""
 
-    def __init__(self, program: Program, place: Place) -> None:
+    def __init__(self, program: Program, place: Place, *, prunes: str) -> None:
+        """Begins with an empty folder.
+
+        Args:
+            prunes: the propagation policy of what the controller deletes.
+        """
         self._program = program
         self._place = place
+        self._prunes = prunes
         self._files: dict[str, Raw] = {}
+        self._removed: list[Raw] = []
         self._commits = 0
         self.rounds = 0
         """How often all that is in Git was compared and applied."""
@@ -35,17 +42,24 @@ class Git:
             self._files[f"{document['kind']} {tracked['name']}"] = copy.deepcopy(document) | {"metadata": tracked}
         self._commits += 1
 
+    def remove(self, document: Raw) -> None:
+        """Removes a file."""
+        self._removed.append(self._files.pop(f"{document['kind']} {document['metadata']['name']}"))
+
     async def run(self) -> None:
         """Applies, for ever; between two rounds it takes no rest."""
         applied = 0
         while True:
             files, commit = list(self._files.items()), self._commits
+            removed, self._removed = self._removed, []
             before = [await self._version(document) for _, document in files]
             answers = await asyncio.to_thread(self._program.ask, [document for _, document in files])
             for (name, document), version, answer in zip(files, before, answers, strict=True):
                 is_still = commit == applied and version == await self._version(document)
                 drift = answer["drift"] if is_still else []
                 self.met += [f"{name}: {what}" for what in (*drift, answer["error"]) if what]
+            for document in removed:
+                await self._place.delete(_kind(document), document["metadata"]["name"], policy=self._prunes)
             applied = commit
             async with self._looked:
                 self.rounds += 1
@@ -53,8 +67,7 @@ class Git:
             await asyncio.sleep(0.05)
 
     async def _version(self, document: Raw) -> str:
-        kind, name = f"{document['kind'].lower()}s", document["metadata"]["name"]
-        answer = await self._place.client.get(self._place.path(kind, name))
+        answer = await self._place.client.get(self._place.path(_kind(document), document["metadata"]["name"]))
         return str(answer.json()["metadata"].get("resourceVersion", ""))
 
     async def applied(self, times: int = 1) -> None:
@@ -62,6 +75,10 @@ class Git:
         enough = self.rounds + 1 + times  # the round that runs now may have begun before
         async with asyncio.timeout(PATIENCE_S), self._looked:
             await self._looked.wait_for(lambda: self.rounds >= enough)
+
+
+def _kind(document: Raw) -> str:
+    return f"{document['kind'].lower()}s"
 
 
 async def at_rest_under(git: Git, place: Place, *names: tuple[str, str]) -> None:

@@ -21,6 +21,11 @@ WAYS = {
     "argo cd, server-side": ("argocd", "sync", "server"),
     "flux": ("flux", "sync"),
 }
+PRUNES = {"argocd": "Foreground", "flux": "Background"}
+"""How each deletes by default.
+
+Source: Argo CD, sync option PrunePropagationPolicy; Flux, kustomize-controller, `ssa.DefaultDeleteOptions`.
+"""
 APPROVAL = {"approval": "Manual"}
 
 
@@ -36,7 +41,7 @@ def controller(
 
 @pytest.fixture
 async def git(controller: Program, place: Place) -> AsyncIterator[Git]:
-    folder = Git(controller, place)
+    folder = Git(controller, place, prunes=PRUNES[controller.name])
     async with beside(folder.run()):
         yield folder
 
@@ -165,6 +170,92 @@ async def test_spec_that_git_may_not_change_is_refused_and_the_update_goes_on(pl
     last = await held.at("Succeeded")
     assert last["metadata"]["generation"] == before["metadata"]["generation"] == 1
     assert git.met == []
+
+
+async def test_update_that_git_removes_before_its_rollout_goes_with_its_jobs(
+    place: Place, kubelet: Kubelet, git: Git, annotations: History
+):
+    kubelet.steps["train"] = []
+    git.commit(deployment(), update(place, "unwanted"))
+    seen = await place.phase("unwanted", "Training")
+    (job,) = await place.list("jobs", "sdft.dev/step=train")
+    git.remove(seen)
+    await place.until_gone("skillupdates", seen)
+    await place.until_gone("jobs", job)
+    await git.applied(2)
+    assert (annotations.values, git.met) == ([""], [])
+
+
+async def test_update_that_git_removes_in_its_rollout_goes_back_first(
+    place: Place, kubelet: Kubelet, git: Git, annotations: History
+):
+    git.commit(deployment())
+    await place.until("deployments", "support-llm", at_rest)
+    hold_pods(kubelet)
+    git.commit(update(place, "regretted"))
+    seen = await Held(place, git, "regretted").at("RollingOut")
+    git.remove(seen)
+    await place.until("skillupdates", "regretted", lambda u: u["status"]["phase"] == "RollingBack")
+    await let_pods_serve(place, kubelet)
+    await place.until_gone("skillupdates", seen)
+    await place.until("deployments", "support-llm", at_rest)
+    await git.applied(2)
+    assert (annotations.values, git.met) == (["", candidate(place), ""], [])
+
+
+async def test_update_that_git_removes_while_it_is_promoted_lets_the_promotion_decide(
+    place: Place, kubelet: Kubelet, git: Git, annotations: History
+):
+    """The head may have moved already: the step is left to answer, and its yes is taken."""
+    kubelet.steps["promote"] = [raw.running(0)]
+    git.commit(deployment(), update(place, "late"))
+    pod = await place.until_some("pods", "sdft.dev/step=promote", lambda pod: pod["status"].get("phase") == "Running")
+    seen = await place.get("skillupdates", "late")
+    git.remove(seen)
+    await place.until("skillupdates", "late", lambda u: "waits for the promote step" in ready(u))
+    await git.applied(2)
+    stays = await place.get("pods", pod["metadata"]["name"])
+    assert "deletionTimestamp" not in stays["metadata"]
+    await kubelet.finish("promote")
+    await place.until_gone("skillupdates", seen)
+    await place.until("deployments", "support-llm", at_rest)
+    await git.applied(2)
+    assert (annotations.values, git.met) == (["", candidate(place)], [])
+
+
+async def test_update_that_git_removes_when_it_is_done_changes_nothing(
+    place: Place, kubelet: Kubelet, git: Git, annotations: History
+):
+    git.commit(deployment(), update(place, "done"))
+    seen = await Held(place, git, "done").at("Succeeded")
+    git.remove(seen)
+    await place.until_gone("skillupdates", seen)
+    await at_rest_under(git, place, ("deployments", "support-llm"))
+    assert (annotations.values, git.met) == (["", candidate(place)], [])
+
+
+async def test_deployment_that_git_edits_while_the_first_pod_is_held_rolls_with_the_candidate(
+    place: Place, kubelet: Kubelet, git: Git, annotations: History
+):
+    git.commit(deployment())
+    await place.until("deployments", "support-llm", at_rest)
+    hold_pods(kubelet)
+    git.commit(update(place, "mixed"))
+    await place.until("deployments", "support-llm", lambda d: d["spec"].get("paused"))
+    edited = deployment()
+    edited["spec"]["template"]["spec"]["containers"][0]["image"] = "engine:of-git"
+    git.commit(edited)
+    await git.applied(2)
+    await let_pods_serve(place, kubelet)
+    await place.phase("mixed", "Succeeded")
+    last = await place.until("deployments", "support-llm", at_rest)
+    assert last["spec"]["template"]["spec"]["containers"][0]["image"] == "engine:of-git"
+    assert "MixedChange" in await place.reasons("mixed")
+    assert (annotations.values, git.met) == (["", candidate(place)], [])
+
+
+def ready(update: Raw) -> str:
+    return condition(update, "Ready").get("message", "") if update.get("status") else ""
 
 
 async def assert_there_and_back(place: Place) -> None:

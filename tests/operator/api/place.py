@@ -80,8 +80,8 @@ class Place:
         answer = await self.client.get(self.path(kind), params={"labelSelector": selector})
         return answer.raise_for_status().json()["items"]
 
-    async def delete(self, kind: str, name: str) -> None:
-        parameters = {"propagationPolicy": "Background"}
+    async def delete(self, kind: str, name: str, *, policy: str = "Background") -> None:
+        parameters = {"propagationPolicy": policy}
         (await self.client.delete(self.path(kind, name), params=parameters)).raise_for_status()
 
     def watch(self, kind: str, **parameters: str) -> contextlib.aclosing[AsyncGenerator[tuple[str, Raw]]]:
