@@ -85,6 +85,10 @@ chaos: .venv/synced ## Every fault at every phase of an update's life, into docs
 gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through an update's life (some minutes)
 	$(PYTHON) -m pytest tests/gitops tests/operator/api/git_stories.py
 
+.PHONY: targets
+targets: .venv/synced ## StatefulSet, LeaderWorkerSet and Argo Rollouts on the real cluster, by their own controllers (some minutes)
+	$(PYTHON) -m pytest tests/e2e/target_stories.py
+
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
 	$(PYTHON) -m tests.cluster down

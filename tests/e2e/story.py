@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import boto3
 import yaml
 
 from skill_store.repository import Head
@@ -81,3 +83,55 @@ def wait_for(
         if is_settled(update):
             raise AssertionError(f"{name} ended without what was waited for: {update['status']}")
     raise AssertionError("unreachable: watch ends by TimeoutError")
+
+
+def wait_for_phase(world: World, name: str, phase: str) -> dict[str, Any]:
+    """Waits until an update that has ended is in a phase that somebody has asked for since, and returns it."""
+    for update in world.watch("skillupdate", name, 900):
+        if update["status"]["phase"] == phase:
+            return update
+    raise AssertionError("unreachable: watch ends by TimeoutError")
+
+
+def wait_for_result(world: World, name: str) -> dict[str, Any]:
+    """Waits until an update with manual approval shows its scores, and returns it."""
+    return wait_for(world, name, lambda update: update.get("status", {}).get("phase") == "AwaitingApproval")
+
+
+def approve(world: World, name: str) -> None:
+    world.kubectl("patch", "skillupdate", name, "--type=merge", "--patch", '{"spec":{"approved":true}}')
+
+
+def quick_update(name: str) -> dict[str, Any]:
+    """An update of the served model that learns nothing: one step, and gates that let everything through."""
+    update = demo_update()
+    update["metadata"]["name"] = name
+    spec = update["spec"]
+    spec["skill"] = {"name": name}
+    spec["data"] = {
+        "train": "s3://skills/smoke/train.jsonl",
+        "heldOut": {"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
+    }
+    spec["method"] |= {"steps": 1, "batchSize": 2}
+    spec["gates"] = {
+        "inContextGain": {"mode": "Skip"},
+        "newSkill": {"minGain": "0"},
+        "onInconclusive": "Accept",
+        "retention": {"maxDrop": "1", "minNormalized": "0"},
+    }
+    return update
+
+
+def upload_smoke(world: World) -> None:
+    """What `quick_update` trains from."""
+    for part in ("train", "heldout"):
+        world.upload(SKILLS / f"smoke/{part}.jsonl", f"smoke/{part}.jsonl")
+
+
+def prepare_alteration(key: str) -> Callable[[], object]:
+    """Returns what changes one bit of an object in the bucket `models`, in a moment; only inside `storage()`."""
+    s3 = boto3.client("s3")
+    content = bytearray(s3.get_object(Bucket="models", Key=key)["Body"].read())
+    content[len(content) // 2] ^= 1
+    s3.put_object(Bucket="models", Key=f"altered/{key}", Body=bytes(content))
+    return partial(s3.copy_object, Bucket="models", Key=key, CopySource={"Bucket": "models", "Key": f"altered/{key}"})

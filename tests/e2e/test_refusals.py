@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.e2e import story
+from tests.e2e.asking import LONGEST_GAP_S, asking
 from tests.e2e.world import SKILLS, World, condition, fetched
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -79,43 +79,29 @@ def test_teacher_that_cannot_teach_is_rejected_before_training(world: World):
     assert _served(world) == before
 
 
-def test_altered_bytes_never_become_ready(world: World):
-    """A version is altered in the bucket before its rollout: the fetch refuses it and the update goes back."""
+def test_bytes_altered_during_a_rollout_take_it_back_and_nobody_notices(world: World):
+    """The first new pod serves and is proved, the second one refuses what it fetches, and the first is taken back."""
     before = _served(world)
-    for part in ("train", "heldout"):
-        world.upload(SKILLS / f"smoke/{part}.jsonl", f"smoke/{part}.jsonl")
-    update = _update(
-        "altered",
-        train="s3://skills/smoke/train.jsonl",
-        retention=[],
-        heldOut={"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
-    )
-    update["spec"]["gates"] = {
-        "inContextGain": {"mode": "Skip"},
-        "newSkill": {"minGain": "0"},
-        "onInconclusive": "Accept",
-        "retention": {"maxDrop": "1", "minNormalized": "0"},
-        "approval": "Manual",
-    }
+    story.upload_smoke(world)
+    update = story.quick_update("altered")
+    update["spec"]["gates"]["approval"] = "Manual"
     world.apply(update)
-    waiting = story.wait_for(world, "altered", lambda seen: seen.get("status", {}).get("phase") == "AwaitingApproval")
+    version = story.wait_for_result(world, "altered")["status"]["published"]["version"]
+    with world.storage(), asking(world, "support-llm") as asked:
+        alter = story.prepare_alteration(f"support-llm/versions/{version}/model.safetensors")
+        story.approve(world, "altered")
+        story.wait_for(world, "altered", lambda seen: seen["status"].get("rollout", {}).get("podsVerified") == "1/2")
+        alter()
+        status = story.settle(world, "altered", timeout_s=600)["status"]
+        head = world.repository(story.MODEL).head()
+        assert asked.errors() == []
+        assert asked.longest_gap() < LONGEST_GAP_S
 
-    version = waiting["status"]["published"]["version"]
-    with world.storage():
-        s3 = boto3.client("s3")
-        key = f"support-llm/versions/{version}/model.safetensors"
-        weights = bytearray(s3.get_object(Bucket="models", Key=key)["Body"].read())
-        weights[len(weights) // 2] ^= 1
-        s3.put_object(Bucket="models", Key=key, Body=bytes(weights))
-    world.kubectl("patch", "skillupdate", "altered", "--type=merge", "--patch", '{"spec":{"approved":true}}')
-
-    update = story.settle(world, "altered", timeout_s=600)
-    assert update["status"]["phase"] == "RolledBack", update["status"]
-    stalled = condition(update, "Stalled")
+    assert status["phase"] == "RolledBack", status
+    assert status["rollout"]["hold"]["proved"], status
+    stalled = condition({"status": status}, "Stalled")
     assert stalled["reason"] == "DigestMismatch"
     assert "model.safetensors" in stalled["message"]
     assert _served(world) == before
-    with world.storage():
-        head = world.repository(story.MODEL).head()
     assert head is not None
     assert head.version != version

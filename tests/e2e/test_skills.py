@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import story
+from tests.e2e.asking import LONGEST_GAP_S, asking
 from tests.e2e.world import World, condition, fetched
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -66,7 +67,7 @@ def test_served_model_answers_what_it_could_not_before(world: World, first_skill
     assert sum(right) > len(asked) / 2, [(answer["prompt"], world.ask(answer["prompt"])) for answer in asked]
 
 
-def test_second_skill_stands_on_the_first(world: World, first_skill: dict[str, Any]):
+def test_second_skill_stands_on_the_first_and_nobody_notices_its_rollout(world: World, first_skill: dict[str, Any]):
     story.upload_skill(world, "tarn-oake")
     with world.storage():
         before = world.repository(story.MODEL).head()
@@ -78,10 +79,15 @@ def test_second_skill_stands_on_the_first(world: World, first_skill: dict[str, A
     update["spec"]["data"]["heldOut"]["uri"] = "s3://skills/tarn-oake/heldout.jsonl"
     update["spec"]["method"] |= {"optimizer": {"learningRate": "6e-5"}, "steps": 28}
     # Wide: fifty questions of the first skill leave an interval of more than 0.1 on each side (docs/evidence.md).
-    update["spec"]["gates"] = {"retention": {"maxDrop": "0.35", "minNormalized": "0.5"}}
+    update["spec"]["gates"] = {"approval": "Manual", "retention": {"maxDrop": "0.35", "minNormalized": "0.5"}}
     world.apply(update)
+    story.wait_for_result(world, "tarn-oake")
+    with asking(world, "support-llm") as asked:
+        story.approve(world, "tarn-oake")
+        status = story.settle(world, "tarn-oake")["status"]
+        assert asked.errors() == []
+        assert asked.longest_gap() < LONGEST_GAP_S
 
-    status = story.settle(world, "tarn-oake")["status"]
     assert status["phase"] == "Succeeded", status
     assert status["parent"]["digest"] == before.digest
     assert {row["suite"] for row in status["evaluation"]["retention"]} == {"velmora", "general-qa"}

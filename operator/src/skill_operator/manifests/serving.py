@@ -12,6 +12,9 @@ from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 from skill_operator.status import Published
 
+DRAIN_SECONDS = 15
+"""How long an engine goes on answering while its pod is being replaced: half of the time that Kubernetes gives it."""
+
 
 def weights_of(version: Published) -> str:
     """Returns the annotation that names a version: `<folder>@<digest of its manifest>`."""
@@ -68,5 +71,6 @@ initContainers:
   volumeMounts: [{{name: weights, mountPath: /weights}}]
 containers:
 - name: {serving.container}
+  lifecycle: {{preStop: {{sleep: {{seconds: {DRAIN_SECONDS}}}}}}}
   volumeMounts: [{{name: weights, mountPath: /weights, readOnly: true}}]
 volumes: [{{name: weights, emptyDir: {{}}}}]"""

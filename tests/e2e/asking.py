@@ -1,0 +1,74 @@
+"""What a user of the served model sees meanwhile: a client in the cluster that asks its Service all the time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e import client
+from tests.e2e.world import World
+
+LONGEST_GAP_S = 20
+"""More than this without an answer is an outage, on a machine that starts engines beside it on its two cores."""
+_NAME = "client"
+
+
+@dataclass(frozen=True)
+class Request:
+    sent: float
+    """Unix seconds."""
+    seconds: float
+    error: str
+    """Empty: it was answered."""
+
+
+class Asked:
+    """The requests of one client from its first answer on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def requests(self) -> list[Request]:
+        lines = self._world.kubectl("logs", _NAME).splitlines()
+        requests = sorted((Request(**json.loads(line)) for line in lines), key=lambda request: request.sent)
+        return list(itertools.dropwhile(lambda request: request.error, requests))
+
+    def errors(self) -> list[Request]:
+        return [request for request in self.requests() if request.error]
+
+    def longest_gap(self) -> float:
+        """Returns the longest time, in seconds, in which no answer came."""
+        answered = sorted(request.sent + request.seconds for request in self.requests() if not request.error)
+        return max(later - earlier for earlier, later in itertools.pairwise(answered))
+
+
+@contextlib.contextmanager
+def asking(world: World, service: str) -> Iterator[Asked]:
+    """A client asks a Service as long as the context lasts; it has had its first answer when this begins."""
+    world.apply(_pod(world, service))
+    try:
+        world.wait_for_words(_NAME, '"error": ""')
+        yield Asked(world)
+    finally:
+        world.kubectl("delete", "pod", _NAME, "--grace-period=0", "--force")
+
+
+def _pod(world: World, service: str) -> dict[str, object]:
+    security = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    container = {
+        "name": "client",
+        "image": world.images["store"],
+        "command": ["python", "-c", Path(client.__file__).read_text()],
+        "env": [{"name": "URL", "value": f"http://{service}"}],
+        "securityContext": security,
+    }
+    spec = {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": _NAME}, "spec": spec}
