@@ -159,7 +159,7 @@ def test_lora_settings_stay(api: Api):
         ("full", "storage.secretRef", None),
         ("lora", "method.steps", None),
         ("publish-only", "serving", {"targetRef": {"name": "support-llm"}}),
-        ("publish-only", "storage.secretRef", {"name": "s3-creds"}),
+        ("lora", "storage.secretRef", {"name": "s3-creds"}),
         ("publish-only", "method.steps", 10),
     ],
 )

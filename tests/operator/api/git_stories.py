@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -207,7 +208,7 @@ async def test_update_that_git_removes_while_it_is_promoted_lets_the_promotion_d
     place: Place, kubelet: Kubelet, git: Git, annotations: History
 ):
     """The head may have moved already: the step is left to answer, and its yes is taken."""
-    kubelet.steps["promote"] = [raw.running(0)]
+    kubelet.steps["promote"] = [raw.running(time.time())]
     git.commit(deployment(), update(place, "late"))
     pod = await place.until_some("pods", "sdft.dev/step=promote", lambda pod: pod["status"].get("phase") == "Running")
     seen = await place.get("skillupdates", "late")
