@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -204,26 +203,6 @@ async def test_update_that_git_removes_in_its_rollout_goes_back_first(
     assert (annotations.values, git.met) == (["", candidate(place), ""], [])
 
 
-async def test_update_that_git_removes_while_it_is_promoted_lets_the_promotion_decide(
-    place: Place, kubelet: Kubelet, git: Git, annotations: History
-):
-    """The head may have moved already: the step is left to answer, and its yes is taken."""
-    kubelet.steps["promote"] = [raw.running(time.time())]
-    git.commit(deployment(), update(place, "late"))
-    pod = await place.until_some("pods", "sdft.dev/step=promote", lambda pod: pod["status"].get("phase") == "Running")
-    seen = await place.get("skillupdates", "late")
-    git.remove(seen)
-    await place.until("skillupdates", "late", lambda u: "waits for the promote step" in ready(u))
-    await git.applied(2)
-    stays = await place.get("pods", pod["metadata"]["name"])
-    assert "deletionTimestamp" not in stays["metadata"]
-    await kubelet.finish("promote")
-    await place.until_gone("skillupdates", seen)
-    await place.until("deployments", "support-llm", at_rest)
-    await git.applied(2)
-    assert (annotations.values, git.met) == (["", candidate(place)], [])
-
-
 async def test_update_that_git_removes_when_it_is_done_changes_nothing(
     place: Place, kubelet: Kubelet, git: Git, annotations: History
 ):
@@ -253,10 +232,6 @@ async def test_deployment_that_git_edits_while_the_first_pod_is_held_rolls_with_
     assert last["spec"]["template"]["spec"]["containers"][0]["image"] == "engine:of-git"
     assert "MixedChange" in await place.reasons("mixed")
     assert (annotations.values, git.met) == (["", candidate(place)], [])
-
-
-def ready(update: Raw) -> str:
-    return condition(update, "Ready").get("message", "") if update.get("status") else ""
 
 
 async def assert_there_and_back(place: Place) -> None:

@@ -162,18 +162,14 @@ def child_labels(update: SkillUpdate, step: str, run: int, images: Images) -> di
 
 
 def owner_reference(update: SkillUpdate) -> dict[str, Any]:
-    """Returns the reference by which Kubernetes removes a child once its update is gone.
-
-    It does not block the update's deletion. Else one in the foreground, as Argo CD prunes, would take a promote step
-    away in the middle, with its answer: whether the head has moved.
-    """
+    """Returns the reference by which Kubernetes removes a child when its update is deleted."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "name": update.name,
         "uid": update.uid,
         "controller": True,
-        "blockOwnerDeletion": False,
+        "blockOwnerDeletion": True,
     }
 
 
