@@ -69,6 +69,25 @@ def test_update_that_is_deleted_before_its_promotion_started_goes_back_at_once()
     assert sim.annotation == ""
 
 
+@pytest.mark.parametrize(
+    ("result", "annotation"), [(Result.SUCCEEDED, CANDIDATE), (Result.REJECTED, "")], ids=["yes", "no"]
+)
+def test_promotion_that_is_taken_away_in_the_middle_of_a_deletion_is_asked_again(result: Result, annotation: str):
+    """As a deletion in the foreground does: the garbage collector takes the Jobs while a finalizer holds the update."""
+    sim = served()
+    sim.until_promoting()
+    sim.pod("promote", raw.running())
+    sim.delete()
+    sim.settle()
+    sim.jobs.clear()
+    sim.pods.clear()
+    sim.settle()
+    assert (sim.annotation, sim.has_job("promote")) == (CANDIDATE, True)
+    sim.finish("promote", raw.outcome(Step.PROMOTE, result, "" if result is Result.SUCCEEDED else "OutputMismatch"))
+    sim.settle()
+    assert sim.annotation == annotation
+
+
 def test_update_that_is_deleted_after_its_promotion_keeps_the_new_weights():
     sim = served()
     sim.until_promoting()
@@ -159,6 +178,19 @@ def test_update_that_is_deleted_in_its_revert_brings_the_pods_back_first():
     sim.roll(digest=PARENT[1])
     sim.settle()
     assert sim.body["metadata"]["finalizers"] == []
+
+
+def test_update_whose_revert_is_taken_away_by_its_deletion_brings_head_and_pods_back_all_the_same():
+    sim = reverting()
+    sim.pod("revert", raw.running())
+    sim.settle()
+    sim.delete()
+    sim.jobs.clear()
+    sim.pods.clear()
+    sim.settle()
+    assert (sim.annotation, sim.has_job("revert"), sim.body["metadata"]["finalizers"]) == (CANDIDATE, True, [FINALIZER])
+    brought_back(sim)
+    assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (PREVIOUS, [])
 
 
 def test_deleted_update_whose_revert_does_not_end_is_let_go():

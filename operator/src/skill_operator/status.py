@@ -143,6 +143,10 @@ class Rollout(Part):
     """Since when every pod is proved: the beginning of the soak."""
     previous_pods: tuple[str, ...] = ()
     """The pods before the rollout: whose metrics the candidate's are compared with."""
+    promoting: bool = False
+    """The pod of a promote step was seen to start: the head may have moved, whatever became of its Job."""
+    reverting: bool = False
+    """The same of the step that moves it back."""
     analysis: Analysed | None = None
     """What Prometheus said last: of the first new pod while it is held, then of all in this soak."""
     rollback: Rollback | None = None

@@ -25,7 +25,7 @@ class Git:
         """
         self._program = program
         self._place = place
-        self._prunes = prunes
+        self.prunes = prunes
         self._files: dict[str, Raw] = {}
         self._removed: list[Raw] = []
         self._commits = 0
@@ -59,7 +59,7 @@ class Git:
                 drift = answer["drift"] if is_still else []
                 self.met += [f"{name}: {what}" for what in (*drift, answer["error"]) if what]
             for document in removed:
-                await self._place.delete(_kind(document), document["metadata"]["name"], policy=self._prunes)
+                await self._place.delete(_kind(document), document["metadata"]["name"], policy=self.prunes)
             applied = commit
             async with self._looked:
                 self.rounds += 1

@@ -203,6 +203,25 @@ async def test_update_that_git_removes_in_its_rollout_goes_back_first(
     assert (annotations.values, git.met) == (["", candidate(place), ""], [])
 
 
+async def test_update_that_git_removes_while_it_is_promoted_goes_when_the_promotion_has_decided(
+    place: Place, kubelet: Kubelet, git: Git, annotations: History
+):
+    """The head may have moved already. A deletion in the foreground takes the step away: then it is asked again."""
+    kubelet.steps["promote"] = [raw.running()]
+    git.commit(deployment(), update(place, "late"))
+    await place.until("skillupdates", "late", lambda u: (u.get("status") or {}).get("rollout", {}).get("promoting"))
+    (pod,) = await place.list("pods", "sdft.dev/step=promote")
+    seen = await place.get("skillupdates", "late")
+    git.remove(seen)
+    await place.until("skillupdates", "late", lambda u: "deletionTimestamp" in u["metadata"])
+    if git.prunes == "Foreground":
+        await place.until_gone("pods", pod)
+    await kubelet.finish("promote")
+    await place.until_gone("skillupdates", seen)
+    await at_rest_under(git, place, ("deployments", "support-llm"))
+    assert (annotations.values, git.met) == (["", candidate(place)], [])
+
+
 async def test_update_that_git_removes_when_it_is_done_changes_nothing(
     place: Place, kubelet: Kubelet, git: Git, annotations: History
 ):

@@ -22,12 +22,23 @@ from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, State, Verdict,
 
 
 def learn_promotion(facts: Facts) -> Status:
-    """Returns what is known once the promote step has moved the head."""
+    """Returns what is known of the promote step: that it was started, that it has moved the head."""
     job = facts.seen.job(Step.PROMOTE)
-    said = answer(job) if job else None
-    if facts.known.is_final or said is None or said.outcome is None or said.outcome.outcome != Result.SUCCEEDED:
+    if facts.known.is_final or job is None:
         return facts.known
-    return reached(facts, facts.known, ConditionType.ROLLED_OUT, said.outcome.reason, said.outcome.message)
+    known = begun(facts, job, "promoting")
+    said = answer(job)
+    if said is None or said.outcome is None or said.outcome.outcome != Result.SUCCEEDED:
+        return known
+    return reached(facts, known, ConditionType.ROLLED_OUT, said.outcome.reason, said.outcome.message)
+
+
+def begun(facts: Facts, job: StepJob, what: str) -> Status:
+    """Returns what is known once a pod of a step that moves the head was seen to start: its Job may be taken away."""
+    rollout = facts.known.rollout
+    if rollout is None or not any(pod.started for pod in job.pods):
+        return facts.known
+    return facts.learn(rollout=rollout.model_copy(update={what: True}))
 
 
 def promoted(facts: Facts) -> Verdict | None:

@@ -14,8 +14,9 @@ from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.conditions import without
 from skill_operator.manifests.job import REVERT, promote_job
 from skill_operator.observed import StepJob
-from skill_operator.status import Rollout
+from skill_operator.status import Rollout, Status
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
+from skill_operator.steps.prove import begun
 from skill_operator.steps.roll import lost_rollout
 from skill_operator.steps.target import come_back, out_of_reach, who_rolls
 from skill_operator.steps.verdict import (
@@ -29,6 +30,14 @@ from skill_operator.steps.verdict import (
 )
 
 
+def learn_revert(facts: Facts) -> Status:
+    """Returns what is known of the way back: that its step has begun."""
+    job = facts.seen.job(REVERT)
+    if job is None or job.deleting or facts.known.condition(ConditionType.REVERTED):
+        return facts.known
+    return begun(facts, job, "reverting")
+
+
 def is_due(facts: Facts) -> bool:
     """Returns whether the way back is still to be begun."""
     return facts.known.condition(ConditionType.REVERTED) is None and facts.seen.job(REVERT) is None
@@ -36,8 +45,9 @@ def is_due(facts: Facts) -> bool:
 
 def has_begun(facts: Facts) -> bool:
     """Returns whether the head may be back: from there on the way back is finished, whatever the spec says."""
-    job = facts.seen.job(REVERT)
-    return facts.known.condition(ConditionType.REVERTED) is None and job is not None and not job.deleting
+    job, rollout = facts.seen.job(REVERT), facts.known.rollout
+    there = job is not None and not job.deleting
+    return facts.known.condition(ConditionType.REVERTED) is None and (there or bool(rollout and rollout.reverting))
 
 
 def revert(facts: Facts) -> Verdict | None:
@@ -70,12 +80,13 @@ def forget(facts: Facts) -> Verdict | None:
     if facts.spec.revert or not stands_back or known.published is None or has_begun(facts):
         return None
     jobs = [job for job in facts.seen.jobs if job.step == REVERT and not job.deleting]
+    rollout = known.rollout and known.rollout.model_copy(update={"reverting": False})
     return Verdict(
         phase=Phase.SUCCEEDED,
         state=State.SUCCEEDED,
         reason=Reason.PROMOTED,
         message=f"{known.published.version} stays: the way back is not wanted any more",
-        known=without(known, [ConditionType.REVERTED]),
+        known=without(known, [ConditionType.REVERTED]).model_copy(update={"rollout": rollout}),
         actions=tuple(DeleteJob(job.kind, job.name, job.uid) for job in jobs),
         requeue_after=0,
     )

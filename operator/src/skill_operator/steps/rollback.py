@@ -53,13 +53,16 @@ def withdrawn(facts: Facts) -> Verdict | None:
         return None
     if is_late(facts):
         return _let_go(facts, "deleted, and the rollback did not finish in time: look at the target")
-    return _promoting(facts) or _withdraw(facts, rollout)
+    if facts.seen.job(Step.PROMOTE) is None and rollout.promoting and rollout.rollback is None:
+        # Taken away in the middle, as a deletion in the foreground does: life goes on until it has answered.
+        return None
+    return _promoting(facts, rollout) or _withdraw(facts, rollout)
 
 
-def _promoting(facts: Facts) -> Verdict | None:
+def _promoting(facts: Facts, rollout: Rollout) -> Verdict | None:
     job = facts.seen.job(Step.PROMOTE)
     if job and not job.is_over:
-        if any(pod.started for pod in job.pods):  # it may have moved the head: to stop it would lose the answer
+        if rollout.promoting:  # it may have moved the head: to stop it would lose the answer
             return _going_back("deleted: waits for the promote step, which decides whether the new weights stay")
         actions: tuple[Action, ...] = () if job.deleting else (DeleteJob(job.kind, job.name, job.uid),)
         return _going_back("deleted: the promote step, which has not started, is taken away first", actions)
