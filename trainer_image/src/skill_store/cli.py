@@ -98,6 +98,32 @@ def _parser() -> argparse.ArgumentParser:
         "promote",
         f"Prove what pods serve and move the head: a step of the operator, reads ${CONFIG_VARIABLE}",
     )
+    beside = command(
+        _adapters, "adapters", "Load adapters into a live engine and pass questions on: the sidecar of serving pods"
+    )
+    beside.add_argument("--engine", required=True, choices=("vllm", "sglang"), help="which engine it is")
+    beside.add_argument(
+        "--engine-url", default="http://127.0.0.1:8000", metavar="URL", help="where it answers (default: %(default)s)"
+    )
+    beside.add_argument(
+        "--port", type=int, default=8080, help="where the pod is to be asked instead (default: %(default)s)"
+    )
+    beside.add_argument(
+        "--model", required=True, metavar="NAME", help="what people ask for: the engine's served model name"
+    )
+    beside.add_argument(
+        "--told", type=Path, required=True, metavar="DIR", help="where the ConfigMap <target>-adapter is mounted"
+    )
+    beside.add_argument(
+        "--base",
+        type=Path,
+        default=Path("/weights"),
+        metavar="DIR",
+        help="the engine's own weights (default: %(default)s)",
+    )
+    beside.add_argument(
+        "--to", type=Path, default=Path("/adapters"), metavar="DIR", help="for adapters; the engine sees it there, too"
+    )
     importing = command(
         _import, "import", "Make a Hugging Face folder the first version and the head of an empty repository"
     )
@@ -162,6 +188,24 @@ def _promote(_options: argparse.Namespace) -> int:
     print(outcome.dump_json())
     write_termination_message(outcome.encode())
     return code
+
+
+def _adapters(options: argparse.Namespace) -> int:
+    # Here for the same reason.
+    from skill_store.adapters.serve import Settings, serve  # noqa: PLC0415
+
+    serve(
+        Settings(
+            engine=options.engine,
+            engine_url=options.engine_url.rstrip("/"),
+            port=options.port,
+            model=options.model,
+            told=options.told,
+            base=options.base,
+            folder=options.to,
+        )
+    )
+    return 0
 
 
 def _import(options: argparse.Namespace) -> int:

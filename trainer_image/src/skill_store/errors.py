@@ -71,6 +71,18 @@ class AccessDenied(StoreError):
     reason = "AccessDenied"
 
 
+class BaseMismatch(StoreError):
+    """An adapter belongs to other weights than those that an engine holds."""
+
+    reason = "BaseMismatch"
+
+
+class AdapterRefused(StoreError):
+    """An engine does not take an adapter: its rank, its layers, the engine's settings."""
+
+    reason = "AdapterRefused"
+
+
 class NoSpace(StoreError):
     """The folder to download into, or the bucket to write to, is too small."""
 

@@ -17,7 +17,16 @@ from typing import TypeVar
 
 from skill_contract.manifest import FetchMessage, Manifest, VersionRef
 from skill_store import layout
-from skill_store.errors import AccessDenied, BucketMissing, DigestMismatch, NoSpace, NotFound, StoreError
+from skill_store.errors import (
+    AccessDenied,
+    AdapterRefused,
+    BaseMismatch,
+    BucketMissing,
+    DigestMismatch,
+    NoSpace,
+    NotFound,
+    StoreError,
+)
 from skill_store.landing import PARTIAL, finished_name
 from skill_store.node_cache import NodeCache
 from skill_store.repository import Repository
@@ -70,7 +79,7 @@ def fetch(to: Path, weights: str, default: str, cache: Cache | None = None) -> F
     )
 
 
-def failure(error: StoreError, weights: str, default: str) -> FetchMessage:
+def failure(error: StoreError, weights: str, default: str = "") -> FetchMessage:
     """Returns the message about a fetch that failed."""
     uri, _, digest = (weights or default).partition("@")
     return FetchMessage(
@@ -86,7 +95,8 @@ def failure(error: StoreError, weights: str, default: str) -> FetchMessage:
 def _reason(error: StoreError) -> str:
     if isinstance(error, NotFound | BucketMissing):
         return NotFound.reason
-    return error.reason if isinstance(error, DigestMismatch | NoSpace | AccessDenied) else "FetchFailed"
+    final = (DigestMismatch, NoSpace, AccessDenied, BaseMismatch, AdapterRefused)
+    return error.reason if isinstance(error, final) else "FetchFailed"
 
 
 def _wanted(weights: str, default: str) -> tuple[Repository, VersionRef]:

@@ -187,6 +187,12 @@ class Repository:
         arriving.replace(target)
         return manifest
 
+    def download_part(self, ref: VersionRef, part: str, folder: Path) -> int:
+        """Downloads those of a version's files whose paths begin so, verified while landing; returns their bytes."""
+        files = [file for file in self.manifest(ref).files if file.path.startswith(part)]
+        download(self._store, layout.version_folder(ref.version), folder, files)
+        return sum(file.size for file in files)
+
     def verify(self, ref: VersionRef, progress: Progress | None = None) -> Manifest:
         """Reads every byte of a version and returns its manifest; raises DigestMismatch, NotFound."""
         manifest = self.manifest(ref)
