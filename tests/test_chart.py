@@ -46,7 +46,7 @@ EVERYTHING = {
         },
         "dashboards": {"enabled": True, "labels": {"our_dashboard": "yes"}, "folder": "Models"},
     },
-    "servingTargets": {"leaderWorkerSet": True, "rollout": True, "inferenceService": True},
+    "servingTargets": {"leaderWorkerSet": True, "rollout": True, "inferenceService": True, "adapters": ["llm-adapter"]},
     "networkPolicy": {"enabled": True},
     "admissionPolicy": {
         "enabled": True,
@@ -153,7 +153,8 @@ def test_no_rule_reads_secrets_or_has_a_wildcard(values):
     assert bool(roles) == values.get("rbac", {}).get("create", True)
     for rule in [rule for role in roles for rule in role["rules"]]:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-        forbidden = {"secrets", "configmaps", "namespaces", "nodes", "pods/exec", "pods/log", "serviceaccounts/token"}
+        assert "configmaps" not in rule["resources"] or rule["resourceNames"] == ["llm-adapter"]
+        forbidden = {"secrets", "namespaces", "nodes", "pods/exec", "pods/log", "serviceaccounts/token"}
         assert not forbidden & set(rule["resources"])
         assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
 

@@ -12,6 +12,7 @@ from kubernetes.aio import client
 
 from skill_operator import kube
 from skill_operator.actions import Action, ApplyWeights, CreateJob
+from skill_operator.agent_client import AgentClient
 from skill_operator.api import Reason, parse
 from skill_operator.kube import Kube
 from skill_operator.metrics import Metrics
@@ -42,8 +43,13 @@ async def reconciler(port: int, answers: dict[str, tuple[int, dict[str, Any]]]) 
     metrics = Metrics()
     try:
         host = client.Configuration(host=f"http://127.0.0.1:{port}")
-        async with client.ApiClient(host) as api, TrainerClient() as trainers, Prometheus("") as prometheus:
-            world = World(Settings("t", "s"), Kube(api, metrics), trainers, prometheus, metrics)
+        async with (
+            client.ApiClient(host) as api,
+            TrainerClient() as trainers,
+            AgentClient() as agents,
+            Prometheus("") as prometheus,
+        ):
+            world = World(Settings("t", "s"), Kube(api, metrics), trainers, agents, prometheus, metrics)
             yield Reconciler(world, Key("team", "refund-tool", raw.UID))
     finally:
         await runner.cleanup()

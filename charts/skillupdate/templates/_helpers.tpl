@@ -108,6 +108,12 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
   resources: [inferenceservices]
   verbs: [get, list, watch, patch]
 {{- end }}
+{{- with .adapters }}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: {{ toJson . }}
+  verbs: [get, patch]  # which adapter the target's pods load
+{{- end }}
 {{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]

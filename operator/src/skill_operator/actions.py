@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from skill_operator.api import WEIGHTS_ANNOTATION
+
 
 @dataclass(frozen=True, slots=True)
 class CreateJob:
@@ -51,7 +53,7 @@ class DeletePod:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the weights annotation of a serving target stands: in an object of its namespace, at one path or more."""
+    """Where a serving target is told its version: in an object of its namespace, at one path or more."""
 
     api_version: str
     kind: str
@@ -59,20 +61,34 @@ class Place:
     name: str
     paths: tuple[tuple[str, ...], ...]
     """Of the maps of annotations that its pods are made with, such as (spec, template, metadata, annotations)."""
+    key: str = WEIGHTS_ANNOTATION
+    """In those maps."""
+    hold: tuple[str, ...] = ("spec", "paused")
+    """Path of what holds a rollout."""
+    hold_value: bool | str = True
+    beside: tuple[str, ...] = ()
+    """Path of the version before, where pods keep that one, too; empty where they do not."""
 
     @property
     def title(self) -> str:
         return f"{self.kind} {self.name}"
 
+    @property
+    def words(self) -> str:
+        what = "annotation" if self.key == WEIGHTS_ANNOTATION else "key"
+        return f"{what} {self.key} of {self.title}"
+
 
 @dataclass(frozen=True, slots=True)
 class ApplyWeights:
-    """Set the weights annotation of a serving target by server-side apply; empty: give the field up."""
+    """Tell a serving target its version by server-side apply; empty: give the field up."""
 
     place: Place
     weights: str
     hold: bool = False
-    """Also `spec.paused`: no further pod is replaced. Without it our hold, if there is one, is given up."""
+    """Also what holds the rollout: no further pod is replaced. Without it our hold, if there is one, is given up."""
+    beside: str = ""
+    """The version before, to be kept beside it; empty: given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from skill_operator.agent_client import AgentClient
 from skill_operator.api import FINALIZER
 from skill_operator.kube import SKILL_UPDATES, Kube, KubeError, connect
 from skill_operator.main import operate
@@ -101,8 +102,8 @@ def _plan(given: argparse.Namespace) -> int:
 
 async def _look(updates: list[dict[str, Any]], context: str | None) -> list[dict[str, Any]]:
     namespaces = tuple(name for name in os.environ.get("SKILL_NAMESPACES", "").split(",") if name)
-    async with connect(Metrics(), context) as kube, TrainerClient() as trainers:
-        viewer = Viewer(kube, trainers, namespaces, _images())
+    async with connect(Metrics(), context) as kube, TrainerClient() as trainers, AgentClient() as agents:
+        viewer = Viewer(kube, trainers, agents, namespaces, _images())
         return [await viewer.foresee(update) for update in updates]
 
 

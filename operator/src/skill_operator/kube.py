@@ -76,12 +76,13 @@ JOBSETS = Kind("/apis/jobset.x-k8s.io/v1alpha2", "jobsets")
 WORKLOADS = Kind("/apis/kueue.x-k8s.io/v1beta2", "workloads")
 PODS = Kind("/api/v1", "pods")
 DEPLOYMENTS = Kind("/apis/apps/v1", "deployments")
+CONFIG_MAPS = Kind("/api/v1", "configmaps")
 EVENTS = Kind("/apis/events.k8s.io/v1", "events")
 
 
 def kind_at(api_version: str, plural: str) -> Kind:
-    """Returns a kind of a named API group by its apiVersion, such as apps/v1."""
-    return Kind(f"/apis/{api_version}", plural)
+    """Returns a kind by its apiVersion, such as apps/v1."""
+    return Kind(f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}", plural)
 
 
 class Kube:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
+from skill_operator.agent_client import AgentClient
 from skill_operator.handlers import configure_logging, watch
 from skill_operator.health import pulse, serve_health
 from skill_operator.kube import connect
@@ -27,9 +28,12 @@ async def build_world(settings: Settings) -> AsyncIterator[World]:
     async with (
         connect(metrics) as kube,
         TrainerClient() as trainers,
+        AgentClient() as agents,
         Prometheus(settings.prometheus_url) as prometheus,
     ):
-        yield World(settings=settings, kube=kube, trainers=trainers, prometheus=prometheus, metrics=metrics)
+        yield World(
+            settings=settings, kube=kube, trainers=trainers, agents=agents, prometheus=prometheus, metrics=metrics
+        )
 
 
 async def operate(settings: Settings, stop: asyncio.Event | None = None) -> None:

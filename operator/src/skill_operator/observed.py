@@ -119,6 +119,8 @@ class ServingPod:
     unschedulable: str
     answers: bool = True
     """Requests go to it; not so to the workers of a group, which have the weights all the same."""
+    base: str = ""
+    """Name of the version whose weights it has under an adapter; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,10 @@ class Target:
     uncreated: str = ""
     """Why pods are not even created, in Kubernetes' words (quota, admission); empty where they are."""
     uncreated_since: float | None = None
+    is_live: bool = False
+    """No pod is replaced: all load the version beside what they answer with, are proved, and then answer with it."""
+    beside: str = ""
+    """The version that pods keep beside, for the way back."""
 
     @property
     def title(self) -> str:

@@ -16,6 +16,7 @@ from typing import IO, Any
 import yaml
 
 from skill_operator.actions import Action, ApplyWeights, CreateJob, DeleteJob, DeletePod, PatchJob
+from skill_operator.agent_client import AgentClient
 from skill_operator.api import API_VERSION, KIND, SkillUpdate, parse, to_rfc3339
 from skill_operator.engines import Engines
 from skill_operator.kube import SKILL_UPDATES, Kube
@@ -23,7 +24,7 @@ from skill_operator.manifests.pod import Images
 from skill_operator.neighbours import Neighbours
 from skill_operator.observed import Observed
 from skill_operator.plan import Plan, plan
-from skill_operator.sight import Key, Lookout, with_progress
+from skill_operator.sight import Key, Lookout, with_progress, with_reports
 from skill_operator.trainer_client import TrainerClient
 
 Body = dict[str, Any]
@@ -94,8 +95,11 @@ def foresee(body: Body, images: Images) -> Body:
 class Viewer:
     """Looks at a cluster for plans."""
 
-    def __init__(self, api: Kube, trainers: TrainerClient, namespaces: tuple[str, ...], images: Images) -> None:
-        self._api, self._trainers, self._namespaces, self._images = api, trainers, namespaces, images
+    def __init__(
+        self, api: Kube, trainers: TrainerClient, agents: AgentClient, namespaces: tuple[str, ...], images: Images
+    ) -> None:
+        self._api, self._trainers, self._agents = api, trainers, agents
+        self._namespaces, self._images = namespaces, images
 
     async def foresee(self, body: Body) -> Body:
         """Returns what would be done for a SkillUpdate now, with this spec, in this cluster.
@@ -109,6 +113,7 @@ class Viewer:
         key = Key(update.namespace, update.name, update.uid)
         lookout = Lookout(self._api, Neighbours(), Engines(), self._namespaces, key)
         seen = await with_progress((await lookout.see(update)).seen, self._trainers)
+        seen = await with_reports(seen, update, self._agents)
         planned = await asyncio.to_thread(_passes, update, seen, self._images)
         return {**_named(update), "as": _standing(update, stored, new), "passes": planned}
 
@@ -163,7 +168,8 @@ def _in_words(action: Action) -> Any:
             return {"delete": f"Pod {action.name}"}
         case ApplyWeights():
             held = {"hold": True} if action.hold else {}
-            return {"annotate": action.place.title, "weights": action.weights, **held}
+            beside = {"beside": action.beside} if action.beside else {}
+            return {"annotate": action.place.title, "weights": action.weights, **held, **beside}
     return type(action).__name__
 
 

@@ -27,6 +27,7 @@ from skill_operator.actions import (
     Refusal,
     RemoveFinalizer,
 )
+from skill_operator.agent_client import AgentClient
 from skill_operator.api import (
     API_VERSION,
     FIELD_MANAGER,
@@ -48,7 +49,7 @@ from skill_operator.plan import Plan, asks, plan
 from skill_operator.prometheus import Prometheus
 from skill_operator.reading import is_child, lost_labels
 from skill_operator.settings import Settings
-from skill_operator.sight import Gone, Key, Lookout, Sight, with_progress
+from skill_operator.sight import Gone, Key, Lookout, Sight, with_progress, with_reports
 from skill_operator.status import merge_patch, read
 from skill_operator.trainer_client import TrainerClient
 
@@ -73,6 +74,7 @@ class World:
     settings: Settings
     kube: Kube
     trainers: TrainerClient
+    agents: AgentClient
     prometheus: Prometheus
     metrics: Metrics
     neighbours: Neighbours = field(default_factory=Neighbours)
@@ -158,6 +160,7 @@ class Reconciler:
 
     async def _plan(self, sight: Sight) -> Plan:
         seen = await with_progress(sight.seen, self.world.trainers)
+        seen = await with_reports(seen, sight.update, self.world.agents)
         answers = await self.world.prometheus.ask(asks(sight.update, seen, time.time()))
         return plan(sight.update, replace(seen, answers=answers), self.world.settings.images, time.time())
 
@@ -218,15 +221,15 @@ class Reconciler:
 
     async def _apply_weights(self, namespace: str, action: ApplyWeights) -> None:
         place = action.place
-        manifest = weights_patch(place, action.weights, hold=action.hold)
+        manifest = weights_patch(place, action.weights, hold=action.hold, beside=action.beside)
         try:
             await self.world.kube.apply(kube.kind_at(place.api_version, place.plural), namespace, manifest)
         except kube.Conflict as conflict:
             if not conflict.causes:
                 raise  # nobody's field: the object was written at the same moment
-            field = "spec.paused" if action.hold else "annotation sdft.dev/weights"
+            field = f"spec.paused of {place.title}" if action.hold and not place.beside else place.words
             message = (
-                f"{field} of {place.title} belongs to {kube.conflicting_managers(conflict)}: remove it from there "
+                f"{field} belongs to {kube.conflicting_managers(conflict)}: remove it from there "
                 "(Git, most often), so that this operator may set it"
             )
             raise _Occupied(Reason.GITOPS_CONFLICT, message) from conflict

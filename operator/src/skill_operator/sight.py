@@ -12,11 +12,14 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
+from skill_contract.spec import Serving
 from skill_contract.step import Step
 from skill_operator import kube
+from skill_operator.agent_client import AgentClient
 from skill_operator.api import QUEUE_LABEL, UPDATE_UID_LABEL, WORKLOAD_OWNER_LABEL, ConditionType, SkillUpdate, parse
 from skill_operator.engines import Engines
 from skill_operator.kube import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     JOBS,
     JOBSETS,
@@ -27,11 +30,13 @@ from skill_operator.kube import (
     Object,
     kind_at,
 )
+from skill_operator.manifests.serving import adapter_config_map
 from skill_operator.neighbours import Neighbours, of_model, of_target, target_key
 from skill_operator.observed import Observed
 from skill_operator.plan import needs_neighbours
 from skill_operator.reading import step_jobs
 from skill_operator.status import read
+from skill_operator.targets import adapters
 from skill_operator.targets.kind import Kind
 from skill_operator.targets.read import is_going, kind_of, target
 from skill_operator.trainer_client import TrainerClient
@@ -183,14 +188,25 @@ class Lookout:
         if raw is None:
             return replace(observed, target_out_of_reach=await self._why_out_of_reach(kind) if kind.site else "")
         await self._engines.found(self._api, kind, self._namespaces)
-        return observed if is_going(raw) else await self._with_pods(kind, raw, serving.container, observed)
+        return observed if is_going(raw) else await self._with_pods(kind, raw, serving, observed)
 
-    async def _with_pods(self, kind: Kind, raw: Object, container: str, observed: Observed) -> Observed:
+    async def _with_pods(self, kind: Kind, raw: Object, serving: Serving, observed: Observed) -> Observed:
         self._versions |= _versions([raw])
         behind = await self._behind(kind.behind(raw))
         standing = kind.read(raw, behind)
         pods = await self._api.list(PODS, self.key.namespace, standing.selector) if standing.selector else []
-        return replace(observed, target=target(kind, raw, standing, pods, container))
+        if serving.strategy != "Adapter":
+            return replace(observed, target=target(kind, raw, standing, pods, serving.container))
+        name = raw["metadata"]["name"]
+        try:
+            config_map = await self._api.find(CONFIG_MAPS, self.key.namespace, adapter_config_map(name))
+        except kube.Refused as error:
+            if error.code != HTTPStatus.FORBIDDEN:
+                raise
+            return replace(observed, target_out_of_reach=_no_config_map(adapter_config_map(name)))
+        standing = adapters.told(standing, name, config_map)
+        read_so = target(kind, raw, standing, pods, serving.container)
+        return replace(observed, target=replace(read_so, is_live=True, beside=adapters.beside(standing)))
 
     async def _behind(self, name: str) -> Object | None:
         """Returns the Deployment behind a target."""
@@ -241,10 +257,26 @@ class Lookout:
         return replace(sight, seen=replace(sight.seen, neighbours=self._neighbours.of(spec.model.uri)))
 
 
+def _no_config_map(name: str) -> str:
+    return (
+        f"the operator may not read ConfigMap {name}, by which pods are told their adapter: upgrade its chart with "
+        "its name in servingTargets.adapters, and this update goes on by itself"
+    )
+
+
 async def with_progress(observed: Observed, trainers: TrainerClient) -> Observed:
     """Returns what is seen with what the trainer that runs now, if there is one, says of its progress."""
     trainer = _running_trainer(observed)
     return replace(observed, progress=await trainers.progress(trainer) if trainer else None)
+
+
+async def with_reports(observed: Observed, update: SkillUpdate, agents: AgentClient) -> Observed:
+    """Returns what is seen with what the agents beside the engines of a live target say."""
+    serving, seen = update.spec.serving if update.spec else None, observed.target
+    if serving is None or seen is None or not seen.is_live:
+        return observed
+    reports = await agents.reports(seen.pods, serving.port)
+    return replace(observed, target=adapters.reported(seen, reports, serving.port))
 
 
 def _running_trainer(observed: Observed) -> str:

@@ -31,7 +31,7 @@ USER = "skill-operator"
 def plane(control_plane: ControlPlane) -> ControlPlane:
     for crd in (built("kserve") / "config" / "crd" / "full").glob("*_inferenceservices.yaml"):
         control_plane.kubectl("apply", "--server-side", f"--filename={crd}")
-    prepare(control_plane, "servingTargets.inferenceService=true")
+    prepare(control_plane, "servingTargets.inferenceService=true", "servingTargets.adapters={support-llm-adapter}")
     return control_plane
 
 

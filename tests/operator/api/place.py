@@ -35,6 +35,7 @@ COLLECTIONS = {
     "replicasets": "/apis/apps/v1",
     "events": "/apis/events.k8s.io/v1",
     "limitranges": "/api/v1",
+    "configmaps": "/api/v1",
 }
 PATIENCE_S = 180
 """A new garbage collector takes half a minute until it has taken note of the CRD, and a busy machine its time."""

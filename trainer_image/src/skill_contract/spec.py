@@ -265,7 +265,8 @@ class Serving(Document):
     container: str = "server"
     port: int = Field(8000, ge=1, le=65535)
     served_model_name: str = ""
-    strategy: Literal["Rolling"] = "Rolling"
+    strategy: Literal["Rolling", "Adapter"] = "Rolling"
+    """Adapter: no pod is replaced, the adapter is loaded into the engines that run."""
     soak_seconds: int = Field(120, ge=0)
     progress_deadline_seconds: int = Field(1800, ge=60)
     rollback: Literal["Automatic", "Manual"] = "Automatic"

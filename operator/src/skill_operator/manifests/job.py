@@ -102,16 +102,21 @@ def promote_job(
     pods: tuple[Pod, ...] = (),
     retention: Retention | None = None,
     step: str = Step.PROMOTE,
+    model: str = "",
     run: int = 1,
 ) -> dict[str, Any]:
-    """Returns the Job that proves what `pods` serve and then moves the head from `parent_digest` to `version`."""
+    """Returns the Job that proves what `pods` serve and then moves the head from `parent_digest` to `version`.
+
+    Args:
+        model: the name under which it is asked for; empty: that under which the model is served.
+    """
     config = PromoteConfig(
         update=update.identity,
         model_uri=spec.model.uri,
         version=version.version,
         digest=version.digest,
         parent_digest=parent_digest,
-        served_model_name=spec.serving.served_model_name if spec.serving else "",
+        served_model_name=model or (spec.serving.served_model_name if spec.serving else ""),
         pods=pods,
         prove_only=step == PROVE,
         retention=retention,

@@ -18,7 +18,7 @@ from skill_operator.status import Hold, Rollout, Status
 from skill_operator.steps.analysis import canary_seconds, insist
 from skill_operator.steps.answers import answer
 from skill_operator.steps.prove import no, proving, put
-from skill_operator.steps.target import let_go_on, standing, surge_blocked, trouble, verified
+from skill_operator.steps.target import is_all, let_go_on, standing, surge_blocked, trouble, verified
 from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, deadline, published
 
 _BY_HAND = "somebody let the held rollout go on: all pods are judged together at the end"
@@ -91,9 +91,12 @@ def _prove_first(facts: Facts, rollout: Rollout, held: Hold, target: Target) -> 
     if refused:
         return refused
     pods = verified(target, rollout.candidate, published(facts).digest)
-    if pods:
+    if is_all(target, pods) if target.is_live else pods:
         return put(facts, PROVE, pods)
-    message = f"held until the first new pod is ready and proved{trouble(target)}"
+    waits_for = (
+        "every pod has loaded it beside what it answers with" if target.is_live else "the first new pod is ready"
+    )
+    message = f"held until {waits_for} and proved{trouble(target)}"
     return replace(_rolling(message), marks=surge_blocked(target))
 
 

@@ -6,10 +6,12 @@ was trained.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
 from skill_contract.step import Pod, Step
-from skill_operator.actions import Action, CreateJob
+from skill_operator.actions import Action, ApplyWeights, CreateJob
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.job import PROVE, promote_job
 from skill_operator.observed import ServingPod, StepJob
@@ -48,7 +50,16 @@ def promoted(facts: Facts) -> Verdict | None:
     if rolled_out is None or rolled_out.status != "True" or version is None:
         return None
     served = f", served by {facts.spec.serving.target_ref.name}" if facts.spec.serving else ""
-    return succeed(facts, Reason.PROMOTED, f"{version.version} is the head of {facts.spec.model.uri}{served}")
+    verdict = succeed(facts, Reason.PROMOTED, f"{version.version} is the head of {facts.spec.model.uri}{served}")
+    return replace(verdict, actions=_forget_the_one_before(facts))
+
+
+def _forget_the_one_before(facts: Facts) -> tuple[ApplyWeights, ...]:
+    """From here on only a person goes back: what live engines have kept for it makes room."""
+    target, rollout = facts.seen.target, facts.known.rollout
+    if target is None or rollout is None or not target.beside or target.weights != rollout.candidate:
+        return ()
+    return (ApplyWeights(target.place, rollout.candidate),)
 
 
 def soak(facts: Facts) -> Verdict | None:
@@ -143,8 +154,9 @@ def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
     """Returns the verdict that starts the next run of a question to some pods."""
     job = facts.seen.job(step)
     run = job.run + 1 if job and not job.deleting else 1
-    parent = facts.known.parent
+    parent, target = facts.known.parent, facts.seen.target
     assert parent is not None
+    is_live = target is not None and target.is_live
     manifest = promote_job(
         facts.update,
         facts.spec,
@@ -154,6 +166,8 @@ def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
         pods=_addresses(facts, pods),
         step=step,
         retention=retention(facts) if step == Step.PROMOTE else None,
+        # What a live target holds back answers only under its own name.
+        model=published(facts).version if step == PROVE and is_live else "",
         run=run,
     )
     waits = job is not None and job.deleting

@@ -21,7 +21,8 @@ def retention(facts: Facts) -> Retention | None:
     served = dict(one.leaves for one in sorted(others, key=lambda one: one.promoted_at))
     rollout, target = facts.known.rollout, facts.seen.target
     own = [rollout.previous if rollout else "", target.weights if target else ""]
-    names = {*served.values(), *(name for one in others for name in one.holds), *map(version_in, own)}
+    bases = {pod.base for pod in target.pods} if target else set()
+    names = {*served.values(), *bases, *(name for one in others for name in one.holds), *map(version_in, own)}
     return Retention(
         keep_versions=facts.spec.model.keep_versions,
         in_use=tuple(sorted(names - {""})),

@@ -100,10 +100,12 @@ def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
         return person_needed(Reason.CONTAINER_MISSING, message)
     if not target.is_wired:
         wiring = kind_of(target.kind).wiring(facts.spec)
-        message = (
-            f"no init container of {target.title} reads the annotation sdft.dev/weights, so new weights "
-            f"would never reach it; {wiring}"
+        lacks = (
+            f"{target.place.title} is not there, or not mounted by {target.title}, so adapters"
+            if target.is_live
+            else f"no init container of {target.title} reads the annotation sdft.dev/weights, so new weights"
         )
+        message = f"{lacks} would never reach it; {wiring}"
         return person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
     return None
 
@@ -112,7 +114,7 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
     """Waits, until the deadline, for a target that is rolling or unhealthy: a fault there would be taken for ours."""
     other = who_rolls(facts)
     if target.is_paused_by_us and other is None:
-        return let_go_on(facts, target, "the rollout that began it is gone")
+        return let_go_on(facts, target, "the rollout that began it is gone", back=True)
     healthy = is_all(target, tuple(pod for pod in standing(target) if pod.ready))
     if healthy and other is None:
         return None
@@ -138,7 +140,7 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
     candidate, rollback = weights_of(published(facts)), noted(facts)
     previous, digest = _before(facts, target)
     if target.weights == candidate:  # this status was lost in the middle of the rollout: the parent is what was before
-        previous, digest = _parent(facts)
+        previous, digest = (target.beside, digest_in(target.beside)) if target.beside else _parent(facts)
     rollout = Rollout(
         previous=previous,
         previous_digest=digest,
@@ -248,8 +250,7 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
         message = f"{target.title} was taken back{who} during the rollout: a person decided, nothing is done"
         return fail(facts, Failure(reason=Reason.MANUAL_ROLLBACK, message=message), phase=Phase.ROLLED_BACK)
     message = (
-        f"annotation sdft.dev/weights of {target.title} was changed{who} to {target.weights!r} during the "
-        "rollout: nothing is done against it"
+        f"{target.place.words} was changed{who} to {target.weights!r} during the rollout: nothing is done against it"
     )
     return fail(facts, Failure(reason=Reason.SUPERSEDED, message=message))
 
@@ -266,9 +267,16 @@ def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
         reason=Reason.ROLLING_OUT,
         message=f"rolling {target.title}",
         # Once more where the first was lost together with its operator: deleting needs the finalizer.
-        actions=(*_finalizer(facts), ApplyWeights(target.place, rollout.candidate)),
+        actions=(*_finalizer(facts), _tell(target, rollout)),
         requeue_after=0.5,
     )
+
+
+def _tell(target: Target, rollout: Rollout) -> ApplyWeights:
+    """A live target loads the candidate beside what it answers with, and is held from the first moment."""
+    if target.is_live:
+        return ApplyWeights(target.place, rollout.candidate, hold=True, beside=rollout.previous)
+    return ApplyWeights(target.place, rollout.candidate)
 
 
 def _finalizer(facts: Facts) -> tuple[AddFinalizer, ...]:

@@ -16,7 +16,9 @@ from skill_operator.observed import Neighbour, ServingPod, Target
 from skill_operator.status import Rollout
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, Facts, State, Verdict
 
-FATAL_FETCHES = frozenset({"DigestMismatch", "NotFound", "NoSpace", "AccessDenied"})
+FATAL_FETCHES = frozenset({
+    "DigestMismatch", "NotFound", "NoSpace", "AccessDenied", "BaseMismatch", "AdapterRefused",
+})  # fmt: skip
 """What another try cannot mend; any other failed fetch (the store is away) is waited for until the deadline."""
 CRASHES = 3
 """Restarts of an engine after which it will not come up."""
@@ -135,18 +137,24 @@ def surge_blocked(target: Target) -> dict[str, str]:
     return {ConditionType.SURGE_BLOCKED: message}
 
 
-def let_go_on(facts: Facts, target: Target, why: str) -> Verdict:
-    """Returns the verdict that ends our hold and leaves the annotation to whoever owns it."""
+def let_go_on(facts: Facts, target: Target, why: str, *, back: bool = False) -> Verdict:
+    """Returns the verdict that ends our hold and leaves the annotation to whoever owns it.
+
+    Args:
+        back: nobody has proved what is held: where the version before still answers, it goes on to.
+    """
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
     if refusal:
         message = f"{target.title} stays paused, because letting go was refused: {refusal.message}"
         return person_needed(Reason(refusal.reason), message)
     ours = target.weights if target.weights_manager == FIELD_MANAGER else ""
+    goes_back = back and target.is_live
+    apply = ApplyWeights(target.place, target.beside if goes_back else ours, beside="" if goes_back else target.beside)
     return Verdict(
         phase=Phase.ROLLING_OUT,
         reason=Reason.ROLLING_OUT,
         message=f"the hold of {target.title} ends: {why}",
-        actions=(ApplyWeights(target.place, ours),),
+        actions=(apply,),
         requeue_after=0.5,
     )
 

@@ -7,7 +7,17 @@ from skill_operator.actions import Place
 from skill_operator.api import to_unix
 from skill_operator.manifests import serving
 from skill_operator.reading import true_conditions
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, is_seen, owner, selector
+from skill_operator.targets.kind import (
+    Raw,
+    Standing,
+    config_maps,
+    containers,
+    fetchers,
+    fingerprint,
+    is_seen,
+    owner,
+    selector,
+)
 
 TEMPLATE_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
 NO_PODS = "it has 0 replicas, so that no pod can show what it serves: scale it up"
@@ -29,6 +39,7 @@ class Deployment:
             place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
             containers=containers(template),
             fetchers=fetchers([template]),
+            config_maps=config_maps(template),
             selector=selector(raw["spec"]["selector"]),
             replicas=raw["spec"].get("replicas", 1),
             is_settled=is_settled,

@@ -51,6 +51,8 @@ class Standing:
     uncreated_since: float | None = None
     answering: tuple[str, str] | None = None
     """A label and its value, of the pods that requests go to; None: to all."""
+    config_maps: tuple[str, ...] = ()
+    """The ConfigMaps that its pods mount."""
 
 
 class Kind(Protocol):
@@ -92,6 +94,12 @@ def _fetcher(template: Raw) -> str:
             if field == WEIGHTS_FIELD_PATH:
                 return str(container["name"])
     return ""
+
+
+def config_maps(template: Raw) -> tuple[str, ...]:
+    """Returns the names of the ConfigMaps that a pod template mounts."""
+    mounted = (volume.get("configMap") or {} for volume in template["spec"].get("volumes") or ())
+    return tuple(source["name"] for source in mounted if source.get("name"))
 
 
 def containers(template: Raw) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], contai
         name=raw["metadata"]["name"],
         place=standing.place,
         weights=_weights(standing),
-        weights_manager=owner(standing.annotated, *((*path, WEIGHTS_ANNOTATION) for path in standing.place.paths)),
+        weights_manager=owner(standing.annotated, *((*path, standing.place.key) for path in standing.place.paths)),
         is_wired=bool(standing.fetchers),
         containers=standing.containers,
         replicas=standing.replicas,
@@ -69,8 +69,8 @@ def _is_over(pod: Raw) -> bool:
 
 
 def _weights(standing: Standing) -> str:
-    """Returns the annotation; where templates differ, by somebody's hand, all of them: no version is called so."""
-    found = {at(standing.annotated, path).get(WEIGHTS_ANNOTATION, "") for path in standing.place.paths}
+    """Returns what it is told; where templates differ, by somebody's hand, all of them: no version is called so."""
+    found = {at(standing.annotated, path).get(standing.place.key, "") for path in standing.place.paths}
     return found.pop() if len(found) == 1 else " and ".join(value or "none" for value in sorted(found))
 
 

@@ -6,7 +6,7 @@ from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
 from skill_operator.manifests import serving
 from skill_operator.targets.deployment import NO_PODS, TEMPLATE_ANNOTATIONS
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, is_seen, selector
+from skill_operator.targets.kind import Raw, Standing, config_maps, containers, fetchers, fingerprint, is_seen, selector
 
 
 class StatefulSet:
@@ -24,6 +24,7 @@ class StatefulSet:
             place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
             containers=containers(template),
             fetchers=fetchers([template]),
+            config_maps=config_maps(template),
             selector=selector(raw["spec"]["selector"]),
             replicas=raw["spec"].get("replicas", 1),
             is_settled=is_settled,
