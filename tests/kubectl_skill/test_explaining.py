@@ -28,7 +28,12 @@ def pod(status: Raw) -> Raw:
 
 
 def event(reason: str, note: str, kind: str = "Warning") -> Raw:
-    return {"type": kind, "reason": reason, "note": note, "regarding": {"kind": "Pod", "name": "refund-tool-train-x"}}
+    return {
+        "type": kind,
+        "reason": reason,
+        "message": note,
+        "involvedObject": {"kind": "Pod", "name": "refund-tool-train-x"},
+    }
 
 
 def test_documentation_shows_these_words_and_no_others():

@@ -186,12 +186,20 @@ class Cluster:
 
     def pods(self, namespace: str, uid: str) -> list[Body]:
         """Returns the pods of an update's steps."""
+        return self._core("pods", namespace, "labelSelector", f"{UPDATE_UID_LABEL}={uid}")
+
+    def events(self, namespace: str, uids: Iterable[str]) -> list[Body]:
+        """Returns the events about these objects, the oldest first (core/v1, which whoever may view may list)."""
+        found = [self._core("events", namespace, "fieldSelector", f"involvedObject.uid={uid}") for uid in uids]
+        return sorted((event for events in found for event in events), key=_when)
+
+    def _core(self, plural: str, namespace: str, selector: str, value: str) -> list[Body]:
         # Not by CoreV1Api: its classes of all kinds take longer to load than everything else together.
         request = self._api.param_serialize(
-            "GET", "/api/v1/namespaces/{namespace}/pods", {"namespace": namespace},
-            query_params=[("labelSelector", f"{UPDATE_UID_LABEL}={uid}")], auth_settings=["BearerToken"],
+            "GET", f"/api/v1/namespaces/{{namespace}}/{plural}", {"namespace": namespace},
+            query_params=[(selector, value)], auth_settings=["BearerToken"],
         )  # fmt: skip
-        with _answers("listing pods"):
+        with _answers(f"listing {plural}"):
             answer = self._api.call_api(*request, _request_timeout=(CONNECT_SECONDS, READ_SECONDS))
             text = answer.read()
             if answer.status != 200:
@@ -199,22 +207,10 @@ class Cluster:
         items: list[Body] = json.loads(text)["items"]
         return items
 
-    def events(self, namespace: str, uids: Iterable[str]) -> list[Body]:
-        """Returns the events about these objects, the oldest first (events.k8s.io/v1)."""
-        found: list[Body] = []
-        with _answers("listing events"):
-            for uid in uids:
-                page: Any = self._objects.list_namespaced_custom_object(
-                    "events.k8s.io", "v1", namespace, "events", field_selector=f"regarding.uid={uid}",
-                    _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
-                )  # fmt: skip
-                found += page["items"]
-        return sorted(found, key=_when)
-
 
 def _when(event: Body) -> str:
     series = event.get("series") or {}
-    times = (series.get("lastObservedTime"), event.get("eventTime"), event.get("deprecatedLastTimestamp"))
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return next((str(time) for time in times if time), "")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from kubectl_skill.picture import clean
 from kubectl_skill.screen import console
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Session:
 
     def note(self, words: str) -> None:
         """Says something beside the answer, which programs may read."""
-        self.err.print(words, markup=False, soft_wrap=True)
+        self.err.print(clean(words), markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)

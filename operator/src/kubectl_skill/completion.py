@@ -86,3 +86,7 @@ def _names(before: Sequence[str]) -> list[str]:
     except PluginError:
         return []
     return [body["metadata"]["name"] for body in found]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

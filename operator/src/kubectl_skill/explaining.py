@@ -152,12 +152,12 @@ def _trouble(pod: Raw) -> str:
 
 def _events(events: Iterable[Raw]) -> Iterator[Evidence]:
     """Yields the newest warnings, each once."""
-    warnings = {(e["regarding"].get("name"), e.get("reason"), e.get("note")): e
+    warnings = {(e["involvedObject"].get("name"), e.get("reason"), e.get("message")): e
                 for e in events if e.get("type") == "Warning"}  # fmt: skip
     for event in list(warnings.values())[-SHOWN_EVENTS:]:
-        regarding = event["regarding"]
-        words = f"{event.get('reason', '')}: {event.get('note', '')}"
-        yield Evidence(source=f"event of {regarding.get('kind')} {regarding.get('name')}", words=clean(words))
+        about = event["involvedObject"]
+        words = f"{event.get('reason', '')}: {event.get('message', '')}"
+        yield Evidence(source=f"event of {about.get('kind')} {about.get('name')}", words=clean(words))
 
 
 def _commands(seen: Picture) -> Iterator[str]:

@@ -17,9 +17,9 @@ import yaml
 
 from kubectl_skill.cli import main
 from kubectl_skill.cluster import connect
-from kubectl_skill.completion import completions
 from kubectl_skill.errors import ExitCode, RefusedError
 from kubectl_skill.reasons import all_words, plain
+from tests.cluster.binaries import binary
 from tests.cluster.controlplane import ControlPlane
 from tests.operator import raw
 from tests.operator.api.place import PATIENCE_S, Kubelet, Place, condition
@@ -144,6 +144,14 @@ async def test_explain_says_why_with_what_the_cluster_says_and_what_to_do(place:
     words = all_words()["Training"]
     assert (found["reason"], found["do"]) == ("Training", plain(words.do))
     assert any("ImagePullBackOff: no x:1" in each["words"] for each in found["evidence"])
+    (pod,) = await place.list("pods", "sdft.dev/step=train")
+    about = {"apiVersion": "v1", "kind": "Pod", "namespace": place.namespace}
+    about |= {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+    event = {"metadata": {"name": "failed"}, "type": "Warning", "reason": "Failed", "note": "pull rate limit"}
+    event |= {"eventTime": "2026-01-01T00:00:00.000000Z", "regarding": about, "action": "Pulling"}
+    await place.create("events", event | {"reportingController": "kubelet", "reportingInstance": "node"})
+    found = json.loads((await skill("explain", "stuck", "-o", "json")).out)
+    assert found["evidence"][-1] == {"source": f"event of Pod {about['name']}", "words": "Failed: pull rate limit"}
 
     kubelet.steps["train"] = [kubelet.said("train")]
     await place.update("lost", model={"uri": f"s3://{place.namespace}/other"})
@@ -230,7 +238,26 @@ async def test_new_update_is_taken_by_the_cluster(place: Place, skill: Skill, tm
     assert (refused.code, "at most 40" in refused.err) == (ExitCode.REFUSED, True)
 
 
-async def test_completion_knows_the_updates(plane: ControlPlane, place: Place):
+async def test_kubectl_finds_the_plugin_and_its_completion(plane: ControlPlane, place: Place, tmp_path: Path):
     await place.update("refund-tool", serving=False)
-    flags = ["--kubeconfig", str(plane.kubeconfig), "-n", place.namespace]
-    assert await asyncio.to_thread(lambda: list(completions(["status", *flags, "ref"]))) == ["refund-tool"]
+    for name, module in (("kubectl-skill", "cli"), ("kubectl_complete-skill", "completion")):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m kubectl_skill.{module} "$@"\n')
+        program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "KUBECONFIG": str(plane.kubeconfig),
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+
+    async def kubectl(*words: str) -> str:
+        command = [str(binary("kubectl")), *words]
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert "refund-tool" in await kubectl("skill", "list", "-n", place.namespace)
+    told = await kubectl("__complete", "skill", "status", "-n", place.namespace, "ref")
+    assert told.splitlines() == ["refund-tool", ":4"]
