@@ -193,3 +193,11 @@ def test_metrics_that_are_named_are_exposed(page: Path):
     packages = {name for name in named if (ROOT / "operator/src" / name).exists()}
     unknown = {name for name in named - packages if suffixes.sub("", name) not in exposed}
     assert {name for name in unknown if not name.endswith("_")} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_ids)
+def test_tables_of_kubectl_have_its_columns(page: Path):
+    columns = CRD["spec"]["versions"][0]["additionalPrinterColumns"]
+    header = ["NAME", *(column["name"].upper() for column in columns if not column.get("priority"))]
+    shown = re.findall(r"^NAME +PHASE.*$", page.read_text(), re.MULTILINE)
+    assert [line.split() for line in shown] == [header] * len(shown)
