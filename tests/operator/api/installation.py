@@ -114,16 +114,16 @@ class Installation:
             group.create_task(asyncio.to_thread(self.helm, *helm))
             pod = await home.until_some("pods", f"app.kubernetes.io/component={component}")
             command, environment = self._container(pod["spec"], source)
-            said = await asyncio.to_thread(run, self._mounted(pod["spec"], command), env=environment)
+            said = await asyncio.to_thread(run, self._mounted(pod, command), env=environment)
             await home.patch("pods", pod["metadata"]["name"], {"status": raw.ended(0, at=time.time())}, "status")
         return said
 
-    def _mounted(self, spec: raw.Raw, command: list[str]) -> list[str]:
-        """Puts the ConfigMaps of a pod into files, and those into the command line, where it names them."""
-        paths = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-        for volume in (each for each in spec["volumes"] if "configMap" in each):
-            shown = ["get", "configmap", volume["configMap"]["name"], f"--namespace={NAMESPACE}", "--output=json"]
-            for name, content in json.loads(self.plane.kubectl(*shown))["data"].items():
-                (self.folder / name).write_text(content)
+    def _mounted(self, pod: raw.Raw, command: list[str]) -> list[str]:
+        """Puts the annotations that a pod mounts into files, and those into the command line, where it names them."""
+        paths = {mount["name"]: mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+        for volume in (each for each in pod["spec"]["volumes"] if "downwardAPI" in each):
+            for item in volume["downwardAPI"]["items"]:
+                annotation = item["fieldRef"]["fieldPath"].split("'")[1]
+                (self.folder / item["path"]).write_text(pod["metadata"]["annotations"][annotation])
             command = [word.replace(paths[volume["name"]], str(self.folder)) for word in command]
         return command
