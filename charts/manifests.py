@@ -23,8 +23,11 @@ OF_HELM = re.compile(r"^(?:# Source: .*| +helm\.sh/chart: .*| +app\.kubernetes\.
 
 
 def manifests() -> str:
-    """Returns the chart's objects with its default values, without its hooks and the words that are Helm's own."""
-    flags = ["--no-hooks", f"--namespace={NAMESPACE}", "--set=crds.keep=false", "--kube-version=1.31.0"]
+    """Returns the chart's objects with its default values, without hooks and the words that are Helm's own.
+
+    Nor has it the CRD: crds/ is a base of its own, which kustomize adds.
+    """
+    flags = ["--no-hooks", f"--namespace={NAMESPACE}", "--set=crds.enabled=false", "--kube-version=1.31.0"]
     rendered = run([binary("helm"), "template", "skillupdate", CHARTS / "skillupdate", *flags])
     return HEAD + OF_HELM.sub("", rendered)
 
