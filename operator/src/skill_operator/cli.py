@@ -13,7 +13,7 @@ import yaml
 
 from skill_operator.agent_client import AgentClient
 from skill_operator.api import FINALIZER
-from skill_operator.kube import SKILL_UPDATES, Kube, KubeError, connect
+from skill_operator.kube import SKILL_UPDATES, Conflict, Kube, KubeError, connect
 from skill_operator.main import operate
 from skill_operator.manifests.pod import Images
 from skill_operator.metrics import Metrics
@@ -122,16 +122,23 @@ async def _release_all() -> int:
     namespaces: tuple[str | None, ...] = read_settings(os.environ).watched or (None,)
     async with connect(Metrics()) as kube:
         updates = [raw["metadata"] for place in namespaces for raw in await kube.list(SKILL_UPDATES, place)]
-        held = [metadata for metadata in updates if FINALIZER in (metadata.get("finalizers") or ())]
-        for metadata in held:
-            await _let_go(kube, metadata)
-        return len(held)
+        return sum([await _let_go(kube, metadata) for metadata in updates])
 
 
-async def _let_go(kube: Kube, metadata: dict[str, Any]) -> None:
-    kept = [name for name in metadata["finalizers"] if name != FINALIZER]
-    patch = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
-    await kube.patch(SKILL_UPDATES, metadata["namespace"], metadata["name"], patch)
+async def _let_go(kube: Kube, seen: dict[str, Any]) -> bool:
+    """Returns whether it held one. The operator still works: what it wrote in the same moment is read again."""
+    held = False
+    while FINALIZER in (seen.get("finalizers") or ()):
+        held = True
+        kept = [name for name in seen["finalizers"] if name != FINALIZER]
+        patch = {"metadata": {"finalizers": kept, "resourceVersion": seen["resourceVersion"]}}
+        try:
+            await kube.patch(SKILL_UPDATES, seen["namespace"], seen["name"], patch)
+            break
+        except Conflict:
+            raw = await kube.find(SKILL_UPDATES, seen["namespace"], seen["name"])
+            seen = raw["metadata"] if raw else {}
+    return held
 
 
 if __name__ == "__main__":

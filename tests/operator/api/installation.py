@@ -69,7 +69,7 @@ class Installation:
             yield process
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
     async def _ready(self, process: subprocess.Popen, url: str) -> None:
         async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:

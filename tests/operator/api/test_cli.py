@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from skill_operator import cli
+from skill_operator.api import FINALIZER
+from skill_operator.kube import connect
+from skill_operator.metrics import Metrics
 from tests.cluster.controlplane import ControlPlane
 from tests.operator import raw
 from tests.operator.api.conftest import USER, Operator
@@ -37,6 +41,27 @@ def written(folder: Path, place: Place, name: str, **spec) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+async def test_update_that_is_written_while_it_is_released_is_released_all_the_same(
+    place: Place, plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+):
+    """What was listed is old by the time of the patch: the operator still works while an uninstall begins."""
+    document = raw.update(name="busy", serving=False)
+    created = await place.create(
+        "skillupdates", {key: document[key] for key in ("apiVersion", "kind", "metadata", "spec")}
+    )
+    finalizers = {"metadata": {"finalizers": [FINALIZER, "example.com/other"]}}
+    held = (await place.patch("skillupdates", "busy", finalizers))["metadata"]
+    await place.patch("skillupdates", "busy", {"metadata": {"labels": {"written": "meanwhile"}}})
+    kubeconfig = "kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"  # KUBECONFIG, read at its import
+    monkeypatch.setattr(kubeconfig, str(plane.kubeconfig_for(USER)))
+    async with connect(Metrics()) as kube:
+        assert await cli._let_go(kube, held)
+        left = (await place.get("skillupdates", "busy"))["metadata"]
+        assert (left["uid"], left["finalizers"]) == (created["metadata"]["uid"], ["example.com/other"])
+        assert not await cli._let_go(kube, left)
+    await place.patch("skillupdates", "busy", {"metadata": {"finalizers": None}})
 
 
 async def test_plan_of_what_is_there_now(

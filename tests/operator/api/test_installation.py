@@ -20,7 +20,7 @@ from tests.operator.api.installation import NAME, Installation
 from tests.operator.api.place import Kubelet, Place, annotation, at_rest, serves_what_it_is_told, slow_on
 from tests.releases import unpack
 
-pytestmark = pytest.mark.api
+pytestmark = [pytest.mark.api, pytest.mark.timeout(1200)]
 
 NOW = ROOT / "charts/skillupdate"
 QUICKLY = {"extraEnv": [{"name": "SKILL_STATUS_SECONDS", "value": "1"}], "logFormat": "text"}
