@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skillupdate
 UV_VERSION := 0.13.9
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
-EXTRAS := --extra operator --extra trainer --extra serve
+EXTRAS := --extra operator --extra trainer --extra serve --group docs
 
 # Programs start by the hundred in a test run: all but the first find their libraries compiled.
 unexport PYTHONDONTWRITEBYTECODE
