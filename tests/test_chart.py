@@ -298,6 +298,7 @@ def test_one_operator_at_a_time():
         ({"admissionPolicy": {"default": {"maxGPUs": 8}}}, r"maxGPUs"),
         ({"admissionPolicy": {"namespaces": {"a": {"uriPrefixes": ["gs://a"]}}}}, r"uriPrefixes.*pattern"),
         ({"metrics": {"prometheusRule": {"runbookBase": "docs"}}}, r"runbookBase.*pattern"),
+        ({"rbac": None}, "--reset-then-reuse-values instead of --reuse-values"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where serviceAccount.create is false"),
         (
             {"metrics": {"service": {"enabled": False}, "serviceMonitor": {"enabled": True}}},
