@@ -187,8 +187,12 @@ def _rollout(picture: Picture, rollout: Rollout, now: float) -> RenderableType:
     if done.isdecimal() and total.isdecimal() and int(total):
         grid.add_row("pods", Text.assemble(_bar(int(done), int(total)), f" {done} of {total} proved"))
     if rollout.hold:
-        held = rollout.hold.message or "the others wait until it is proved"
-        grid.add_row("first pod", Text(held))
+        waiting = (
+            "proved; the others wait while it is analysed"
+            if rollout.hold.proved_at
+            else "the others wait for its proof"
+        )
+        grid.add_row("first pod", Text(rollout.hold.message or waiting))
     if rollout.analysis:
         grid.add_row("metrics", Text(f"{rollout.analysis.result}: {rollout.analysis.message}"))
         for metric in rollout.analysis.metrics:

@@ -130,7 +130,7 @@ def _serving(status: Status, *, stays: bool) -> Iterator[_Fact]:
         done=done,
         failed=back is not None and verified,
         ended=rolled_out.last_transition_time if rolled_out else back.started_at if back else None,
-        note=rollout.analysis.message if rollout.analysis else pods if back and verified else "",
+        note=(rollout.analysis.message if rollout.analysis else pods if back else "") if verified else "",
     )
 
 
