@@ -21,7 +21,6 @@ COMMANDS = {
     "trainer": (
         ["skill-trainer", "--help"],
         ["skill-trainer", "report", str(REPORT), "--out", "{folder}/report.html"],
-        ["skill-store", "ls", "--help"],
         [
             "kubectl-skill",
             "new",
