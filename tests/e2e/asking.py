@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.console import say
 from tests.e2e import client
 from tests.e2e.world import World
 
-LONGEST_GAP_S = 20
-"""More than this without an answer is an outage, on a machine that starts engines beside it on its two cores."""
 _NAME = "client"
 
 
@@ -40,10 +39,12 @@ class Asked:
     def errors(self) -> list[Request]:
         return [request for request in self.requests() if request.error]
 
-    def longest_gap(self) -> float:
-        """Returns the longest time, in seconds, in which no answer came."""
-        answered = sorted(request.sent + request.seconds for request in self.requests() if not request.error)
-        return max(later - earlier for earlier, later in itertools.pairwise(answered))
+    def __str__(self) -> str:
+        requests = self.requests()
+        answered = sorted(request.sent + request.seconds for request in requests if not request.error)
+        gap = max((later - earlier for earlier, later in itertools.pairwise(answered)), default=0)
+        failed = len(requests) - len(answered)
+        return f"A client made {len(requests)} requests, {failed} failed, at most {gap:.1f} s without an answer."
 
 
 @contextlib.contextmanager
@@ -52,7 +53,9 @@ def asking(world: World, service: str) -> Iterator[Asked]:
     world.apply(_pod(world, service))
     try:
         world.wait_for_words(_NAME, '"error": ""')
-        yield Asked(world)
+        asked = Asked(world)
+        yield asked
+        say(str(asked))
     finally:
         world.kubectl("delete", "pod", _NAME, "--grace-period=0", "--force")
 
