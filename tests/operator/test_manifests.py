@@ -238,3 +238,5 @@ def test_lines_to_paste_reach_the_store_that_the_steps_reach(storage: Storage):
     assert given.get("AWS_ENDPOINT_URL_S3", "") == storage.endpoint
     named = [each["secretRef"]["name"] for each in fetch.get("envFrom", [])]
     assert named == ([storage.secret_ref.name] if storage.secret_ref else [])
+    (engine,) = lines["containers"]
+    assert 5 <= engine["lifecycle"]["preStop"]["sleep"]["seconds"] <= 20, "long enough to be heard of, within 30 s"
