@@ -281,7 +281,7 @@ async def test_wrong_bytes_never_reach_the_engine(pod: Pod):
     pod.tell(1, held=True)
     await pod.agent.look()
     report = await pod.report()
-    assert (report.fetch.reason, report.fetch.file) == ("DigestMismatch", "adapter/adapter_model.safetensors")
+    assert (report.fetch.reason, report.fetch.file) == ("DigestMismatch", "adapter_model.safetensors")
     assert not [path for path, _ in pod.engine.calls if path == pod.engine.load]
     assert await pod.said() == "base"
 
@@ -296,6 +296,20 @@ async def test_version_without_an_adapter_is_refused_with_the_way_out(pod: Pod, 
     report = await pod.report()
     assert report.fetch.reason == "NotFound"
     assert "publish Adapter" in report.fetch.message
+
+
+async def test_adapter_for_the_pod_s_older_weights_is_the_one_that_is_loaded(pod: Pod, tmp_path: Path):
+    """A grandchild of the pod's weights: it brings an adapter for its parent, and one for the base."""
+    folder = tmp_path / "third"
+    older = folder / "adapters" / pod.refs[0].version
+    older.mkdir(parents=True)
+    (older / "adapter_config.json").write_text(json.dumps({"r": 32}))
+    (older / "says").write_text("third, from the base")
+    pod.refs.append(publish_adapter(pod.repository, folder, pod.refs[1], "third, from the first"))
+    pod.tell(3)
+    await pod.agent.look()
+    assert await pod.said() == "third, from the base"
+    assert not (pod.folder / "adapters" / pod.refs[3].version / "adapter_model.safetensors").exists()
 
 
 async def test_adapter_of_other_weights_is_refused(pod: Pod, tmp_path: Path):

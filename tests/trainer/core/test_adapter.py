@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from skill_contract.manifest import Manifest
 from skill_contract.outcome import Result
 from skill_contract.spec import LoRA, Teacher, TeacherWeights
 from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ModelInvalid
+from skill_trainer.inherited import MOST_RANK, has_adapters, inherit
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.memory import FP32, Part, Shape, estimate_memory, state_numbers
 from skill_trainer.model import LanguageModel, outline
@@ -287,3 +289,48 @@ def test_a_child_leaves_its_parents_adapter_behind(adapted, tiny_llama_dir, tmp_
     child.save(tmp_path / "two", tmp_path / "one")
     assert not (tmp_path / "two" / "adapter").exists()
     assert torch.equal(logits(child), logits(adapted))
+
+
+# -- adapters for older weights --------------------------------------------------------------------------------------
+
+
+def taught(model: LanguageModel, spec: LoRA, seed: int, folder, parent: str) -> None:
+    """The model learns something with an adapter, which is saved and merged, as a version's is."""
+    model.adapt(spec, seed)
+    stir(model, seed)
+    folder.mkdir()
+    model.adapter.save(folder / "adapter", parent)
+    model.adapter.merge()
+    model.begin_anew()
+
+
+def test_adapter_for_the_weights_of_long_ago_does_what_all_since_did(tiny, tmp_path):
+    """Three versions, of which not all change the same layers: engines with the base or the first take the last."""
+    networks = [copy.deepcopy(tiny.network)]
+    specs = (SPEC, LoRA(rank=2, alpha=3, target_modules=("q_proj", "up_proj")), LoRA(rank=4, alpha=4))
+    for number, spec in enumerate(specs):
+        taught(tiny, spec, number + 1, tmp_path / f"v{number + 1}", f"v{number}")
+        networks.append(copy.deepcopy(tiny.network))
+        if number:
+            inherit(tmp_path / f"v{number}", tmp_path / f"v{number + 1}")
+    assert sorted(path.name for path in (tmp_path / "v3/adapters").iterdir()) == ["v0", "v1"]
+    for base, rank in ((0, 9), (1, 6)):
+        place = tmp_path / f"v3/adapters/v{base}"
+        assert json.loads((place / "adapter_config.json").read_text())["r"] == rank
+        served = peft.PeftModel.from_pretrained(networks[base], str(place))
+        with torch.no_grad():
+            torch.testing.assert_close(served(input_ids=TOKENS).logits, logits(tiny), atol=1e-4, rtol=1e-4)
+
+
+def test_adapters_of_a_rank_that_no_engine_takes_are_not_made(tiny, tmp_path):
+    taught(tiny, LoRA(rank=MOST_RANK), 1, tmp_path / "v1", "v0")
+    taught(tiny, SPEC, 2, tmp_path / "v2", "v1")
+    inherit(tmp_path / "v1", tmp_path / "v2")
+    assert not (tmp_path / "v2/adapters").exists()
+
+
+def test_only_adapters_that_were_trained_here_are_inherited():
+    method = {"adaptation": {"type": "LoRA", "lora": {"publish": "Adapter"}}}
+    assert has_adapters(Manifest(files=(), sequence=1, method=method))
+    assert not has_adapters(Manifest(files=(), sequence=0))
+    assert not has_adapters(Manifest(files=(), sequence=1, method={"adaptation": {"type": "LoRA", "lora": {}}}))

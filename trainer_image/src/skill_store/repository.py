@@ -188,9 +188,10 @@ class Repository:
         return manifest
 
     def download_part(self, ref: VersionRef, part: str, folder: Path) -> int:
-        """Downloads those of a version's files whose paths begin so, verified while landing; returns their bytes."""
+        """Downloads one folder of a version (`part`, with its slash), verified; returns the bytes of its files."""
         files = [file for file in self.manifest(ref).files if file.path.startswith(part)]
-        download(self._store, layout.version_folder(ref.version), folder, files)
+        inner = [file.model_copy(update={"path": file.path.removeprefix(part)}) for file in files]
+        download(self._store, layout.version_folder(ref.version) + part, folder, inner)
         return sum(file.size for file in files)
 
     def verify(self, ref: VersionRef, progress: Progress | None = None) -> Manifest:

@@ -30,7 +30,7 @@ from skill_trainer.errors import FormatMismatch, ModelInvalid
 from skill_trainer.packing import NO_MASK, PACKED, Packing
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
-LEFT_BEHIND = (".skill", "adapter")
+LEFT_BEHIND = (".skill", "adapter", "adapters")
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 MIN_SAVED = 64
 """Tokens from which a shared beginning is worth another pass over the weights."""

@@ -104,7 +104,7 @@ class Agent:
             _log.info("unloaded %s", name)
             self._loaded -= {name}
             self._brought = {weights: said for weights, said in self._brought.items() if model_name(weights) != name}
-            await asyncio.to_thread(shutil.rmtree, self._bring.place(name).parent, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._bring.place(name), ignore_errors=True)
 
     async def _have(self, weights: str) -> None:
         name, said = model_name(weights), self._brought.get(weights)

@@ -6,11 +6,9 @@ weights are is asked of their manifest, not assumed.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from skill_contract.adapters import model_name
 from skill_contract.manifest import FetchMessage, Manifest, VersionRef, digest_of, version_name
@@ -19,8 +17,8 @@ from skill_store import layout
 from skill_store.errors import BaseMismatch, NotFound, StoreError
 from skill_store.repository import Repository
 
-ADAPTER = "adapter/"
-"""Folder of a version in which its adapter lies, in PEFT's format."""
+OWN, OLDER = "adapter/", "adapters/"
+"""Folders of a version: the adapter of its parent; of each version before that, below its name. In PEFT's format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Bring:
 
     def place(self, name: str) -> Path:
         """Returns where the adapter of a version lies."""
-        return self.folder / name / ADAPTER
+        return self.folder / name
 
     def base_version(self) -> VersionRef:
         """Returns the version that the engine's own weights are; raises BaseMismatch where no fetch has put them."""
@@ -59,21 +57,8 @@ class Bring:
             raise StoreError(f"{weights!r}: a version is told as <repository>/versions/<version>@sha256:<digest>")
         repository = Repository(where.repository)
         ref = VersionRef(version=where.version, digest=where.digest)
-        base = self.base_version()
-        size = repository.download_part(ref, ADAPTER, self.folder / model_name(weights))
-        if not size:
-            raise NotFound(
-                f"{repository.uri}: version {ref.version} has no {ADAPTER}; train with adaptation.lora.publish Adapter",
-                file=ADAPTER,
-            )
-        wanted = self._base_of(ref.version)
-        if wanted != base.version:
-            raise BaseMismatch(
-                f"the adapter of {ref.version} belongs to {wanted or 'no version'}, and {self.base} holds"
-                f" {base.version}: let the fetch container bring {wanted or 'its parent'}, or roll the whole weights"
-                " (strategy: Rolling)",
-                file=f"{ADAPTER}adapter_config.json",
-            )
+        part = self._part(repository, ref)
+        size = repository.download_part(ref, part, self.place(model_name(weights)))
         return FetchMessage(
             outcome="Fetched",
             uri=weights.partition("@")[0],
@@ -83,9 +68,24 @@ class Bring:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _base_of(self, name: str) -> str:
-        try:
-            config: Any = json.loads((self.place(name) / "adapter_config.json").read_bytes())
-            return str(config["base_model_name_or_path"] or "")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{name}: {ADAPTER}adapter_config.json is no adapter's: {error}") from error
+    def _part(self, repository: Repository, ref: VersionRef) -> str:
+        """Returns the folder of a version in which the adapter for the engine's weights lies."""
+        manifest, base = repository.manifest(ref), self.base_version()
+        parent = manifest.parent.version if manifest.parent else ""
+        places = {parent: OWN} | {
+            file.path.split("/")[1]: "/".join(file.path.split("/")[:2]) + "/"
+            for file in manifest.files
+            if file.path.startswith(OLDER)
+        }
+        if not any(file.path.startswith(OWN) for file in manifest.files):
+            raise NotFound(
+                f"{repository.uri}: version {ref.version} has no {OWN}; train with adaptation.lora.publish Adapter",
+                file=OWN,
+            )
+        if base.version not in places:
+            raise BaseMismatch(
+                f"{ref.version} has adapters for {', '.join(places)}, and {self.base} holds {base.version}: let the"
+                " fetch container bring one of those, or roll the whole weights (strategy: Rolling)",
+                file=OWN,
+            )
+        return places[base.version]

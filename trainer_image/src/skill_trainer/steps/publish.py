@@ -14,6 +14,7 @@ import torch
 
 from skill_contract.evaluation import Action, Evaluation, Verdict
 from skill_contract.manifest import Manifest, VersionRef
+from skill_trainer.inherited import OWN, has_adapters, inherit
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
 from skill_trainer.report import DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
@@ -61,7 +62,9 @@ def publish(
     spec = work.config.method.adaptation.adapter
     if spec and spec.publish == "Adapter":
         assert model.adapter
-        model.adapter.save(folder / "adapter", ground.origin.parent.version)
+        model.adapter.save(folder / OWN, ground.origin.parent.version)
+        if has_adapters(ground.manifest):
+            inherit(ground.parent, folder)
     extra = folder / ".skill"
     (extra / "suites").mkdir(parents=True)
     stored = ground.stored_suites
