@@ -24,6 +24,7 @@ from skill_store.adapters.sglang import SGLang
 from skill_store.adapters.vllm import VLLM
 from skill_store.fetch import fetch
 from skill_store.repository import Repository
+from tests.seaweedfs import Bucket
 from tests.store.conftest import Folder, write_model
 from tests.store.live_engine import LiveEngine, SGLangDouble, VLLMDouble
 
@@ -372,3 +373,19 @@ async def test_engine_that_does_not_let_adapters_be_loaded_is_said_with_the_sett
         async with aiohttp.ClientSession() as session:
             with pytest.raises(module.StoreError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
                 await VLLM(session, engine.url).load("000001-aaaaaaaaaaaa", "/adapters/x")
+
+
+@pytest.mark.store
+async def test_adapter_comes_from_an_object_store_and_forged_bytes_do_not(tmp_path: Path, model: Path, s3: Bucket):
+    with VLLMDouble().serve() as engine:
+        async with running(engine, tmp_path, Repository(s3.uri), model) as pod:
+            pod.tell(1)
+            await pod.agent.look()
+            assert await pod.said() == "first"
+            key = f"{layout.version_folder(pod.refs[2].version)}adapter/adapter_model.safetensors"
+            s3.write(key, b"forged" + s3.read(key)[6:])
+            pod.tell(2, previous=1, held=True)
+            await pod.agent.look()
+            report = await pod.report()
+            assert (report.ready, report.fetch.reason) == (False, "DigestMismatch")
+            assert set(engine.adapters) == {pod.refs[1].version}

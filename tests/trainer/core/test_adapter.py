@@ -304,6 +304,7 @@ def taught(model: LanguageModel, spec: LoRA, seed: int, folder, parent: str) -> 
     model.begin_anew()
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21 asks for it
 def test_adapter_for_the_weights_of_long_ago_does_what_all_since_did(tiny, tmp_path):
     """Three versions, of which not all change the same layers: engines with the base or the first take the last."""
     networks = [copy.deepcopy(tiny.network)]
