@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/reports/published.json"
 COMMANDS = {
-    "kubectl": (["kubectl-skill", "--help"], ["kubectl_complete-skill", "sta"]),
+    "kubectl": (["kubectl-skill", "--kubeconfig", "nowhere", "list"], ["kubectl_complete-skill", "sta"]),
     "store": (["skill-store", "--help"], ["skill-store", "import", "nowhere", "{folder}/repository"]),
     "operator": (["skill-operator", "--help"], ["skill-operator", "plan", str(ROOT / "docs/examples/minimal.yaml")]),
     "trainer": (
@@ -36,8 +36,8 @@ COMMANDS = {
         ],
     ),
 }
-"""What is tried with an extra. Importing from nowhere is a mistake of the user's, said in a sentence."""
-MISTAKES = {"import": 42}
+"""What is tried with an extra. Importing from nowhere, and no cluster, are said in a sentence."""
+MISTAKES = {"import": 42, "list": 5}
 
 
 def build(folder: Path) -> Path:

@@ -204,6 +204,23 @@ async def test_what_you_may_not_do_is_said_in_a_sentence(plane: ControlPlane, pl
     assert len(refused.err.splitlines()) == 1
 
 
+async def test_explain_does_without_what_you_may_not_list(plane: ControlPlane, place: Place, skill: Skill):
+    await place.update("seen", serving=False)
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "looks"}}
+    role["rules"] = [{"apiGroups": ["sdft.dev"], "resources": ["skillupdates"], "verbs": ["get"]}]
+    binding = role | {"kind": "RoleBinding", "roleRef": {"kind": "Role", "name": "looks"}}
+    del binding["rules"]
+    binding["roleRef"]["apiGroup"] = "rbac.authorization.k8s.io"
+    binding["subjects"] = [{"kind": "User", "name": place.namespace, "apiGroup": "rbac.authorization.k8s.io"}]
+    documents = yaml.safe_dump_all([role, binding])
+    await asyncio.to_thread(plane.kubectl, "apply", f"--namespace={place.namespace}", "--filename=-", stdin=documents)
+    found = await skill("explain", "seen", user=place.namespace)
+    assert found.code == 0, found.err
+    assert "to do" in found.out
+    assert "note: without pods: " in found.err
+    assert "note: without events: " in found.err
+
+
 async def test_change_meets_the_object_that_was_looked_at_and_no_other(plane: ControlPlane, place: Place):
     cluster = connect(str(plane.kubeconfig), None, place.namespace, everywhere=False)
     created = await place.update("again", serving=False)
