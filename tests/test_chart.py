@@ -170,8 +170,9 @@ def test_a_role_in_each_watched_namespace_and_none_for_the_cluster():
 def test_the_operator_can_read_its_settings(values):
     settings = read_settings(environment(values))
     registry = f"{at}/" if (at := values.get("image", {}).get("registry")) else ""
-    assert settings.trainer_image == f"{registry}skillupdate/trainer:0.1.0"
-    assert settings.store_image == f"{registry}skillupdate/store:0.1.0"
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert settings.trainer_image == f"{registry}skillupdate/trainer:{version}"
+    assert settings.store_image == f"{registry}skillupdate/store:{version}"
     assert settings.watched == tuple(values.get("watchNamespaces", ()))
     assert settings.log_format == values.get("logFormat", "json")
     assert settings.image_pull_policy == values.get("image", {}).get("pullPolicy", "")
