@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.api.conftest import Api, until
-from tests.api.crd import REMOVED, ROOT, example, put
+from tests.api.crd import REMOVED, ROOT, SPEC, example, put
 from tests.cluster.binaries import binary
 from tests.cluster.console import run
 from tests.cluster.controlplane import ControlPlane
@@ -27,8 +27,16 @@ LIMITS = {
     "maxGpus": 8,
     "approval": "Manual",
     "analysis": "Forbidden",
+    "secrets": ["s3-creds"],
+    "serviceAccounts": ["skill-trainer"],
+    "templateFields": ["labels", "annotations", "nodeSelector", "tolerations"],
 }
+TEMPLATE_FIELDS = SPEC["properties"]["training"]["properties"]["template"]["properties"]
 IMAGE = "spec.training.template.image"
+TEMPLATE = "spec.training.template"
+HOST = {"name": "host", "hostPath": {"path": "/"}}
+TOKEN = {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+PROGRAM = {"name": "PYTHONPATH", "value": "/mine"}
 MINE = {"name": "qa", "uri": "s3://mine/a.jsonl"}
 ANALYSIS = {"samples": "up{pod=~'$pods'}", "metrics": [{"name": "x", "query": "up{pod=~'$pods'}", "max": "1"}]}
 Raw = dict[str, Any]
@@ -82,6 +90,11 @@ class Policy:
         patch = json.dumps({"data": data})
         self._plane.kubectl("patch", "configmap", self.configmap, "-n", self.home, "--type=merge", f"--patch={patch}")
 
+    def variables(self) -> list[Raw]:
+        policy = f"{self.release}-skillupdate"
+        shown = self._plane.kubectl("get", "validatingadmissionpolicy", policy, "--output=json")
+        return json.loads(shown)["spec"]["variables"]
+
     def status(self) -> Raw:
         policy = f"{self.release}-skillupdate"
         shown = self._plane.kubectl("get", "validatingadmissionpolicy", policy, "--output=json")
@@ -102,6 +115,8 @@ def good() -> Raw:
     update["metadata"]["name"] = f"u{uuid4().hex[:8]}"
     put(update, "spec.model.uri", "s3://models")
     put(update, "spec.serving.analysis", REMOVED)
+    template = update["spec"]["training"].pop("template", {})
+    update["spec"]["training"]["template"] = {key: template[key] for key in LIMITS["templateFields"] if key in template}
     put(update, "spec.training.nodes", 2)
     put(update, "spec.training.gpusPerNode", 4)
     put(update, "spec.training.template.image", "registry.example.com/trainer@sha256:" + "0" * 64)
@@ -139,6 +154,14 @@ REFUSED: dict[str, tuple[Raw, str, str]] = {
         "uriPrefixes",
     ),
     "way up": ({"spec.data.train": "s3://skills/../a.jsonl"}, "s3://skills/../a.jsonl", "uriPrefixes"),
+    "way up, percent-encoded": ({"spec.model.uri": "file:///a/%2e%2e/b"}, "file:///a/%2e%2e/b", "uriPrefixes"),
+    "way up, around a line end": ({"spec.model.uri": "s3://models/.\n./b"}, "spec.model.uri is", "uriPrefixes"),
+    "secret": ({"spec.storage.secretRef": {"name": "db"}}, 'secretRef.name is "db"', "s3-creds"),
+    "service account": ({"spec.storage.serviceAccountName": "ci"}, 'serviceAccountName is "ci"', "skill-trainer"),
+    "host folder": ({f"{TEMPLATE}.volumes": [HOST]}, "template.volumes may not be written", "templateFields of"),
+    "token": ({f"{TEMPLATE}.volumes": [TOKEN]}, "template.volumes may not be written", "templateFields of"),
+    "program": ({f"{TEMPLATE}.env": [PROGRAM]}, "template.env may not be written", "only labels or annotations"),
+    "place": ({f"{TEMPLATE}.priorityClassName": "high"}, "template.priorityClassName may not", "leave it out"),
     "image": ({IMAGE: "evil/trainer:1"}, 'spec.training.template.image is "evil/trainer:1"', "leave image out"),
     "image with a longer name": ({IMAGE: "registry.example.com/trainer2"}, "example.com/trainer2", "images of"),
     "nodes": ({"spec.training.nodes": 3, "spec.training.gpusPerNode": 1}, "spec.training.nodes is 3", "at most 2"),
@@ -179,6 +202,13 @@ def test_expressions_have_the_types_of_the_crd(policy: Policy):
     """The API server has checked every expression against the schema of SkillUpdates."""
     until("the type check", lambda: "typeChecking" in policy.status() or "observedGeneration" in policy.status())
     assert not policy.status().get("typeChecking", {}).get("expressionWarnings")
+
+
+def test_every_field_of_the_template_can_be_limited(policy: Policy):
+    """A field that the CRD gets and the policy does not know would be open to all."""
+    (limited,) = {variable["expression"] for variable in policy.variables() if variable["name"] == "strayFields"}
+    for field in TEMPLATE_FIELDS.keys() - {"image"}:
+        assert f"template.{field})" in limited, f"templateFields of the admission policy cannot limit {field}"
 
 
 @pytest.fixture
