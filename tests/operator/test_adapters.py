@@ -134,16 +134,6 @@ def test_pod_that_still_has_the_old_config_map_does_not_count_as_switched():
     assert sim.status.phase == "Soaking"
 
 
-def test_what_is_held_back_is_not_analysed_for_it_answers_nobody():
-    metrics = [{"name": "errors", "query": "errors", "max": "0.1"}]
-    sim = LiveSim(PREVIOUS, update(serving={"analysis": {"samples": "n", "metrics": metrics, "canarySeconds": 60}}))
-    sim.until_loaded()
-    assert "the candidate in every pod" in why(sim)[1]
-    sim.finish("prove")
-    sim.settle()
-    assert sim.data == {"weights": CANDIDATE, "previous": PREVIOUS}
-
-
 def test_engine_that_loses_its_adapter_in_the_soak_begins_it_anew():
     sim = LiveSim(PREVIOUS)
     sim.until_switched()

@@ -208,7 +208,8 @@ async def test_what_serves_nothing_meets_nobody_at_its_target(unused_port: int):
 async def test_serving_pods_of_a_rollout_are_looked_at_every_time(unused_port: int):
     rollout = {"candidate": raw.CANDIDATE, "startedAt": "2026-01-01T00:00:00Z", "deadline": "2027-01-01T00:00:00Z"}
     published = {"version": raw.CHILD[0], "digest": raw.CHILD[1], "uri": raw.MODEL}
-    server = Server(at_work(published=published, rollout=rollout))
+    parent = {"version": raw.PARENT[0], "digest": raw.PARENT[1]}
+    server = Server(at_work(parent=parent, published=published, rollout=rollout))
     deployment = raw.deployment()
     deployment["metadata"] |= {"uid": "uid-of-deployment", "resourceVersion": "3"}
     server.objects[DEPLOYMENT] = deployment

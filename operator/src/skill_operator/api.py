@@ -217,7 +217,7 @@ def to_unix(time: str | None) -> float | None:
     """Returns the Unix seconds of an RFC 3339 time; None for none or a broken one."""
     try:
         return datetime.fromisoformat(time).timestamp() if time else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -106,7 +106,7 @@ def plan(update: SkillUpdate, seen: Observed, images: Images, now: float) -> Pla
     Args:
         now: Unix seconds.
     """
-    known = statuses.read(update.status)
+    known = statuses.read_to_plan(update.status)
     if update.spec is None:
         learnt, verdict = known, as_it_ended(update, known) if known.is_final else _unreadable(update)
     else:
@@ -135,7 +135,7 @@ def needs_neighbours(update: SkillUpdate, seen: Observed) -> bool:
     """Returns whether a plan must not miss another update: in the queue, before a rollout, and before a way back."""
     if update.spec is None:
         return False
-    facts = _learnt(Facts(update, update.spec, statuses.read(update.status), seen, Images("", ""), 0))
+    facts = _learnt(Facts(update, update.spec, statuses.read_to_plan(update.status), seen, Images("", ""), 0))
     if facts.known.is_final:
         return facts.spec.revert and is_due(facts)
     is_before_rollout = facts.spec.serving and facts.known.rollout is None and facts.known.published
@@ -146,7 +146,9 @@ def asks(update: SkillUpdate, seen: Observed, now: float) -> tuple[Question, ...
     """Returns what Prometheus has to be asked before a plan is made."""
     if update.spec is None:
         return ()
-    return questions(_learnt(Facts(update, update.spec, statuses.read(update.status), seen, Images("", ""), now)))
+    return questions(
+        _learnt(Facts(update, update.spec, statuses.read_to_plan(update.status), seen, Images("", ""), now))
+    )
 
 
 def _learnt(facts: Facts) -> Facts:

@@ -20,6 +20,8 @@ from skill_operator.session import Session
 TIMEOUT_SECONDS = 10.0
 MAX_CONNECTIONS = 8
 MAX_BYTES = 256 * 1024
+MAX_WORDS = 500
+"""Characters of what it says itself that are passed on."""
 NO_ADDRESS = "this operator knows no Prometheus: set prometheus.url of its chart"
 
 
@@ -43,7 +45,9 @@ class Prometheus(Session):
         try:
             value, problem = one_value(await self._query(question))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return Answer(question, None, f"Prometheus cannot be asked: {error or type(error).__name__}")
+            return Answer(
+                question, None, f"Prometheus cannot be asked: {str(error)[:MAX_WORDS] or type(error).__name__}"
+            )
         return Answer(question, value, problem)
 
     async def _query(self, question: Question) -> Any:
@@ -58,18 +62,38 @@ class Prometheus(Session):
                     raise ValueError("the query returns too much: aggregate it, as by sum()")
             if response.content_type != "application/json":
                 raise ValueError(f"it answered with status {response.status} and no JSON")
-            return json.loads(text)
+            return parse_answer(text)
+
+
+def parse_answer(text: bytes | bytearray) -> Any:
+    """Returns the JSON value of an answer; raises ValueError where it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its answer is nested too deeply") from error
 
 
 def one_value(answer: Any) -> tuple[float | None, str]:
     """Returns the one finite value in an answer, or None and why there is none."""
     if not isinstance(answer, dict) or answer.get("status") != "success":
         said = answer.get("error") if isinstance(answer, dict) else None
-        return None, f"Prometheus refuses the query: {said or 'it does not say why'}"
-    kind, result = answer["data"]["resultType"], answer["data"]["result"]
-    if kind not in {"vector", "scalar"}:
-        return None, f"the query returns a {kind}, not one value"
-    if kind == "vector" and len(result) != 1:
+        return None, f"Prometheus refuses the query: {str(said or 'it does not say why')[:MAX_WORDS]}"
+    try:
+        return _one_value(answer["data"]["resultType"], answer["data"]["result"])
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
+        return None, "what answers is no Prometheus: its result has another form"
+
+
+def _one_value(kind: Any, result: Any) -> tuple[float | None, str]:
+    if kind == "scalar":
+        return _finite(result[1])
+    if kind != "vector":
+        return None, f"the query returns a {str(kind)[:MAX_WORDS]}, not one value"
+    if len(result) != 1:
         return None, f"the query returns {len(result)} series: aggregate them, as by sum()" if result else "no data"
-    value = float(result[1] if kind == "scalar" else result[0]["value"][1])
+    return _finite(result[0]["value"][1])
+
+
+def _finite(text: Any) -> tuple[float | None, str]:
+    value = float(text)
     return (value, "") if math.isfinite(value) else (None, f"the value is {value}: most often nothing was counted")

@@ -5,9 +5,11 @@ Pure: it reads dicts that somebody else fetched. What serving targets say is rea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from skill_contract.evaluation import Evaluation
 from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome
 from skill_operator.api import (
@@ -21,7 +23,7 @@ from skill_operator.api import (
     to_unix,
 )
 from skill_operator.observed import StepJob, StepPod, Workload
-from skill_operator.status import Used
+from skill_operator.status import MOST_NAME, MOST_REASON, Used
 
 Raw = Mapping[str, Any]
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -118,7 +120,7 @@ def _job_like(
         name=metadata["name"],
         uid=metadata["uid"],
         step=_label(raw, STEP_LABEL),
-        run=int(_label(raw, RUN_LABEL) or 1),
+        run=_number(_label(raw, RUN_LABEL), 1),
         deleting=bool(metadata.get("deletionTimestamp")),
         suspended=suspended,
         complete=complete is not None,
@@ -172,6 +174,11 @@ def _label(raw: Raw, name: str) -> str:
     return str((raw["metadata"].get("labels") or {}).get(name, ""))
 
 
+def _number(text: str, default: int) -> int:
+    """Returns the number in a label, which anybody who may edit the object can have written."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else default
+
+
 def _age(pod: StepPod) -> tuple[float, bool, str]:
     """Of two pods that were created in one second, the one that has not failed is the newer."""
     return pod.created, pod.exit_code in {None, ExitCode.FINISHED}, pod.name
@@ -193,7 +200,7 @@ def _step_pod(raw: Raw) -> StepPod:
     return StepPod(
         name=metadata["name"],
         uid=metadata["uid"],
-        index=int(_label(raw, INDEX_LABEL) or 0),
+        index=_number(_label(raw, INDEX_LABEL), 0),
         node=(raw.get("spec") or {}).get("nodeName", ""),
         ip=status.get("podIP", ""),
         created=to_unix(metadata.get("creationTimestamp")) or 0.0,
@@ -212,9 +219,17 @@ def _step_pod(raw: Raw) -> StepPod:
 
 def _outcome(message: str) -> tuple[Outcome | None, str]:
     try:
-        return Outcome.parse_json(message), ""
+        outcome = Outcome.parse_json(message)
     except ContractError:
         return None, message
+    return (outcome, "") if outcome.evaluation is None or _fits(outcome.evaluation) else (None, message)
+
+
+def _fits(evaluation: Evaluation) -> bool:
+    """Returns whether the CRD takes it as a part of the status: who wrote it may be any program."""
+    own = (evaluation.in_context_gain, evaluation.new_skill)
+    compared = [each for each in (*own, *evaluation.retention) if each]
+    return all(len(each.suite) <= MOST_NAME and len(each.reason) <= MOST_REASON for each in compared)
 
 
 def _disruption(raw: Raw) -> str:

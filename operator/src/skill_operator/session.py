@@ -13,7 +13,10 @@ class Session:
 
     def __init__(self, *, seconds: float, connections: int) -> None:
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=seconds), connector=aiohttp.TCPConnector(limit=connections)
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            connector=aiohttp.TCPConnector(limit=connections),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,  # who answers may be anybody, and a few bytes can unpack to gigabytes
         )
 
     async def __aenter__(self) -> Self:

@@ -6,15 +6,21 @@ learns again from the children.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from skill_contract.evaluation import Evaluation
-from skill_contract.manifest import VersionRef
-from skill_contract.model import ContractError, Document
-from skill_operator.api import Phase
+from skill_contract.manifest import DIGEST_PATTERN, VERSION_PATTERN, VersionRef
+from skill_contract.model import ContractError, Count, Document
+from skill_operator.api import ConditionType, Phase, Reason, to_unix
+
+MOST_NAME, MOST_REASON, MOST_MESSAGE = 63, 1024, 32768
+"""Characters that the CRD takes."""
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+"""As `to_rfc3339` writes it."""
 
 
 class Part(Document):
@@ -36,8 +42,8 @@ class Condition(Part):
 
 
 class Published(Part):
-    version: str
-    digest: str
+    version: str = Field(pattern=f"^{VERSION_PATTERN}$")
+    digest: str = Field(pattern=f"^{DIGEST_PATTERN}$")
     uri: str
 
 
@@ -61,10 +67,10 @@ class Training(Part):
 class Used(Part):
     """What an update has used up so far, over all its train Jobs."""
 
-    attempts: int = 0
-    restarts: int = 0
-    preemptions: int = 0
-    gpu_seconds: int = 0
+    attempts: Count = 0
+    restarts: Count = 0
+    preemptions: Count = 0
+    gpu_seconds: int = Field(0, ge=0, lt=2**53)
 
 
 class Rollback(Part):
@@ -91,7 +97,14 @@ class RollbackNote(Part):
             note = cls.parse_json(text)
         except ContractError:
             return None
-        return note.rollback if note.uid == uid else None
+        return note.rollback if note.uid == uid and _fits(note.rollback) else None
+
+
+def _fits(rollback: Rollback) -> bool:
+    """Returns whether the API server would take it as a part of the status: anybody may have written the annotation."""
+    times = (rollback.fault_at, rollback.started_at, rollback.deadline, rollback.finished_at)
+    written = all(_TIME.fullmatch(time) and to_unix(time) is not None for time in times if time is not None)
+    return written and len(rollback.reason) <= MOST_REASON and len(rollback.message) <= MOST_MESSAGE
 
 
 class Hold(Part):
@@ -209,6 +222,29 @@ def read(raw: Mapping[str, Any]) -> Status:
     except ValidationError as error:
         broken = {problem["loc"][0] for problem in error.errors(include_url=False)}
         return Status.model_validate({key: value for key, value in raw.items() if key not in broken})
+
+
+def read_to_plan(raw: Mapping[str, Any]) -> Status:
+    """Returns what `read` does, without the milestones of which it lacks what came of them: they are learnt anew."""
+    status = read(raw)
+    checked = status.condition(ConditionType.CHECKED)
+    was_applied = checked is not None and checked.reason == Reason.ALREADY_APPLIED
+    has_version = status.published is not None and (was_applied or status.parent is not None)
+    failed = status.failure is not None
+    passed = has_version and status.is_true(ConditionType.EVALUATED)
+    stands: dict[str, bool] = {
+        ConditionType.CHECKED: has_version if was_applied else status.parent is not None,
+        ConditionType.TRAINED: passed or (failed and status.is_false(ConditionType.EVALUATED)),
+        ConditionType.EVALUATED: has_version,
+        ConditionType.PUBLISHED: has_version,
+        ConditionType.ROLLED_OUT: has_version,
+    }
+    kept = tuple(
+        condition
+        for condition in status.conditions
+        if condition.type not in stands or (stands[condition.type] if condition.status == "True" else failed)
+    )
+    return status.model_copy(update={"conditions": kept, "rollout": status.rollout if has_version else None})
 
 
 def is_reverting(body: Mapping[str, Any]) -> bool:

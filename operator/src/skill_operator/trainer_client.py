@@ -33,10 +33,17 @@ class TrainerClient(Session):
             async with self._session.get(f"http://{host}:{self._port}/progress", allow_redirects=False) as response:
                 if response.status != 200:
                     return None
-                said = Progress.parse_json(await response.content.read(MAX_BYTES))
+                said = Progress.parse_json(await _bounded(response.content))
                 return by_our_clock(said, response.headers.get("Date", ""), time.time())
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
             return None
+
+
+async def _bounded(content: aiohttp.StreamReader) -> bytes:
+    text = bytearray()
+    while len(text) < MAX_BYTES and (chunk := await content.read(MAX_BYTES - len(text))):
+        text += chunk
+    return bytes(text)
 
 
 def by_our_clock(progress: Progress, date: str, now: float) -> Progress:
@@ -50,8 +57,8 @@ def by_our_clock(progress: Progress, date: str, now: float) -> Progress:
     """
     try:
         difference = now - parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return progress
     if abs(difference) < _DATE_SECONDS:
         return progress
-    return progress.model_copy(update={"heartbeat": progress.heartbeat + difference})
+    return progress.model_copy(update={"heartbeat": min(max(progress.heartbeat + difference, 0.0), now)})

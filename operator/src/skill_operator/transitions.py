@@ -82,7 +82,7 @@ def _rollout(old: Rollout | None, new: Rollout | None) -> Iterator[News]:
 
 def _hold(old: Hold | None, new: Hold | None) -> Iterator[News]:
     if new and new.since and old is None:
-        yield News("RolloutHeld", "the candidate is there: the rollout waits until it is proved")
+        yield News("RolloutHeld", "the first new pod is there: the others wait until it is proved")
     if new and new.ended and not (old and old.ended):
         yield News("FirstPodProved" if new.proved else "NotHeld", new.message)
 

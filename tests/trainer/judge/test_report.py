@@ -77,7 +77,8 @@ def report() -> RunReport:
     )
     everywhere = {
         "description": EVIL, "created": EVIL, "code_version": EVIL, "message": EVIL, "outcome": EVIL,
-        "parent": VersionRef(version="000000-abc", digest="sha256:abc"), "warnings": (EVIL,), "answers": answers,
+        "parent": VersionRef(version="000000-abcabcabcabc", digest="sha256:" + "abcd" * 16),
+        "warnings": (EVIL,), "answers": answers,
         "settings": {"method": {"type": EVIL, "list": [{EVIL: 1}]}}, "digests": {EVIL: EVIL}, "seed": 17,
         "environment": {EVIL: EVIL}, "series": tuple(series), "chosen_step": 12,
         "time_split": {EVIL: 3.5, "student": 9.0}, "marks": (Mark(step=9, monitor=EVIL, message=EVIL, stopped=True),),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from skill_contract.model import Document
+from skill_contract.model import Count, Document, Number
 
 
 class Verdict(StrEnum):
@@ -27,11 +27,11 @@ class Comparison(Document):
     low: float
     high: float
     """Bounds of the 95 % interval of the gain."""
-    n: int
+    n: Count
     normalized: float
     """`after / before`, the seed's retention measure; 1 where `before` is 0."""
     verdict: Verdict
-    needed: int = 0
+    needed: Count = 0
     """Where the verdict is Inconclusive: the number of items that would be enough, by the observed effect."""
     reason: str = ""
     """One sentence: the bound that was compared, the threshold, the way out."""
@@ -72,7 +72,7 @@ class Alarm(Document):
     """A signature that was seen during training, at the first step at which it was."""
 
     signature: Signature
-    step: int
+    step: Number
     action: Action
     message: str = Field(max_length=512)
     """One sentence: the figures, the threshold, the way out."""
@@ -84,13 +84,27 @@ class Evaluation(Document):
     in_context_gain: Comparison | None = None
     """Teacher (demonstration in context) as `after`, student as `before`."""
     new_skill: Comparison | None = None
-    retention: tuple[Comparison, ...] = ()
+    retention: tuple[Comparison, ...] = Field((), max_length=256)
     worst_retention: float | None = None
     """The smallest `normalized` of all retention suites."""
-    step: int | None = None
+    step: Number | None = None
     """The step whose weights were evaluated: the best one that was probed, the last one where none was."""
     alarms: tuple[Alarm, ...] = ()
     verdict: Verdict
+
+    @field_validator("retention")
+    @classmethod
+    def _each_suite_once(cls, suites: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
+        if len({suite.suite for suite in suites}) < len(suites):
+            raise ValueError("two suites have the same name")
+        return suites
+
+    @field_validator("alarms")
+    @classmethod
+    def _each_signature_once(cls, alarms: tuple[Alarm, ...]) -> tuple[Alarm, ...]:
+        if len({alarm.signature for alarm in alarms}) < len(alarms):
+            raise ValueError("two alarms have the same signature")
+        return alarms
 
     def abridged(self) -> Evaluation:
         """Returns the same evaluation with the worst retention suite and the first alarms only, briefly.

@@ -9,28 +9,31 @@ from typing import Any
 from pydantic import Field
 
 from skill_contract.evaluation import Evaluation
-from skill_contract.model import Document
+from skill_contract.model import Count, Document
 from skill_contract.step import UpdateIdentity
+
+VERSION_PATTERN = "[0-9]{6,18}-[0-9a-f]{12}"
+DIGEST_PATTERN = "sha256:[0-9a-f]{64}"
 
 
 class File(Document):
     path: str
     """Relative to the version's folder, with forward slashes."""
-    size: int
-    sha256: str
+    size: int = Field(ge=0, lt=2**63)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """64 hexadecimal digits."""
 
 
 class VersionRef(Document):
-    version: str
+    version: str = Field(pattern=f"^{VERSION_PATTERN}$")
     """`000042-3f9c1a7be012`: sequence number and the first twelve digits of the digest."""
-    digest: str
+    digest: str = Field(pattern=f"^{DIGEST_PATTERN}$")
     """`sha256:` and 64 hexadecimal digits: the hash of the manifest's bytes."""
 
 
 class Manifest(Document):
     files: tuple[File, ...]
-    sequence: int
+    sequence: int = Field(ge=0, lt=10**18)
     parent: VersionRef | None = None
     base: str = ""
     skill: str = ""
@@ -71,7 +74,7 @@ class Golden(Document):
     parent_text: str = ""
     """What the version before answered: a pod that still says this serves the old weights."""
     token_logprobs: tuple[float, ...] = ()
-    max_new_tokens: int
+    max_new_tokens: Count
 
 
 class GoldenSet(Document):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+"""A whole number that every reader can hold, and that the CRD takes (int32)."""
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+_SHOWN = 20
+"""As many problems of a document are named; all are counted."""
 
 
 class ContractError(ValueError):
@@ -55,7 +63,10 @@ class Document(BaseModel):
 
 def _one_line_per_problem(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"]) or "(document)"
+    problems = error.errors(include_url=False)
+    for problem in problems[:_SHOWN]:
+        place = ".".join(str(part)[:80] for part in problem["loc"]) or "(document)"
         lines.append(f"{place}: {problem['msg']} (got {problem['input']!r:.80})")
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN} more")
     return "\n".join(lines)

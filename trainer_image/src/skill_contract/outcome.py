@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from skill_contract.evaluation import Evaluation
+from skill_contract.manifest import DIGEST_PATTERN, VERSION_PATTERN
 from skill_contract.model import Document
 from skill_contract.step import Step
 
@@ -41,9 +42,9 @@ class Outcome(Document):
     """CamelCase, becomes the reason of a condition (meta/v1 Condition refuses other forms)."""
     message: str
     """One sentence with the offending value and the way out."""
-    version: str = Field("", max_length=64)
+    version: str = Field("", pattern=f"^({VERSION_PATTERN})?$")
     """`check`: the parent. `train`, `promote`: the version that was published or promoted."""
-    digest: str = Field("", max_length=80)
+    digest: str = Field("", pattern=f"^({DIGEST_PATTERN})?$")
     evaluation: Evaluation | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 

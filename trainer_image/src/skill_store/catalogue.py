@@ -174,7 +174,7 @@ def _by_folder(entries: Iterable[Entry], prefix: str) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         name, slash, _ = entry.key.removeprefix(prefix).partition("/")
-        if slash:
+        if slash and name not in {"", ".", ".."}:  # not ours, and never touched
             found.setdefault(name, []).append(entry)
     return found
 
@@ -217,11 +217,11 @@ def _what_stands(store: ObjectStore, name: str, key: str) -> _Standing:
     except NotFound:
         return _Standing()
     try:
-        tombstone = Tombstone.of(stored.data)
+        tombstone = Tombstone.of(stored.data, f"{store.uri}/{key}")
         data = tombstone.manifest.encode() if tombstone else stored.data
         if not data:
             return _Standing(stored.etag, tombstone=tombstone)
-        ref = VersionRef(version=name, digest=digest_of(data))
+        ref = VersionRef.parse({"version": name, "digest": digest_of(data)})
         return _Standing(stored.etag, ref, parse_manifest(store.uri, ref, data), data.decode(), tombstone)
     except (StoreError, ContractError) as error:
         return _Standing(stored.etag, damage=str(error))
@@ -246,5 +246,11 @@ def _run(store: ObjectStore, uid: str, entries: list[Entry]) -> RunFolder:
 def _parent(store: ObjectStore, key: str) -> str:
     try:
         return VersionRef.parse(json.loads(store.get(key).data)["parent"]).version
-    except (NotFound, ValueError, TypeError, KeyError):  # gone since, or of a version of ours that is not known
+    except (
+        NotFound,
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+    ):  # gone since, or of a version of ours that is not known
         return ""

@@ -29,6 +29,8 @@ from skill_store.retry import retried
 from skill_store.transfer import Meter, Progress, compare, in_parallel, is_valid
 
 FEWEST_STREAMS, MOST_STREAMS = 4, 16
+_UNKNOWN = "0" * 64
+"""Instead of a digest that nobody has promised."""
 
 
 class Digest(Protocol):
@@ -69,7 +71,7 @@ def download(
 
 def copy_down(store: ObjectStore, sizes: Mapping[str, int], folder: Path) -> None:
     """Downloads objects that no manifest speaks for: only their sizes (key to bytes) are known. Raises NoSpace."""
-    files = [File(path=key, size=size, sha256="") for key, size in sizes.items()]
+    files = [File(path=key, size=size, sha256=_UNKNOWN) for key, size in sizes.items()]
     with _helpers(files) as helpers:
         way = _Way(store, "", helpers, Meter(files, None))
 

@@ -54,9 +54,9 @@ class Landing:
             digest, *lines = self._journal.read_text().splitlines(keepends=True)
             if digest.strip() != self._file.sha256 or self._partial.stat().st_size != self._file.size:
                 return frozenset()
+            return frozenset(span for span in _spans(lines) if 0 <= span[0] < sum(span) <= self._file.size)
         except (FileNotFoundError, ValueError):
             return frozenset()
-        return frozenset(_spans(lines))
 
     def add(self, start: int, length: int) -> None:
         """Notes a range that is there to its last byte; by any thread."""

@@ -6,11 +6,13 @@ Keys are relative to the repository's URI. Everything under `versions/` is writt
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from skill_contract.manifest import VersionRef
+from skill_contract.manifest import DIGEST_PATTERN, VERSION_PATTERN, File, VersionRef
 from skill_store.errors import StoreError
+from skill_store.landing import finished_name
 
 HEAD = "head.json"
 MANIFEST = ".skill/manifest.json"
@@ -21,13 +23,19 @@ PROBES = ".probe/"
 VERSIONS = "versions/"
 RUNS = "runs/"
 
-_VERSION = re.compile(r"\d{6,}-[0-9a-f]{12}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_CHECKPOINT = re.compile(r"step-(\d{6,})/")
+_VERSION = re.compile(VERSION_PATTERN)
+_DIGEST = re.compile(DIGEST_PATTERN)
+_CHECKPOINT = re.compile(r"step-([0-9]{6,18})/")
 
 
 def version_folder(version: str) -> str:
-    """Returns `versions/<version>/`. The slash at the end keeps a version apart from one whose name is longer."""
+    """Returns `versions/<version>/`. The slash at the end keeps a version apart from one whose name is longer.
+
+    Raises:
+        StoreError: for what cannot be the name of a folder.
+    """
+    if "/" in version or checked_path(version) != version:
+        raise StoreError(f"{version!r:.80} is no version; it must look like 000042-3f9c1a7be012")
     return f"{VERSIONS}{version}/"
 
 
@@ -56,9 +64,24 @@ def checked_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or path != "/".join(parts) or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
         raise StoreError(
-            f"{path!r} is not a plain relative path; a manifest may name files of its own folder only", file=path
+            f"{path!r:.200} is not a plain relative path; a manifest may name files of its own folder only", file=path
         )
     return path
+
+
+def check_files(files: Sequence[File], place: str) -> None:
+    """Makes sure that files can lie in one folder, beside each other.
+
+    Raises:
+        StoreError: when a path leads out of the folder, stands twice, is another's folder, or what a landing needs.
+    """
+    paths = {checked_path(file.path) for file in files}
+    folders = {parent.as_posix() for path in paths for parent in PurePosixPath(path).parents}
+    for path in paths:
+        if path in folders or path == MANIFEST or finished_name(path) != path:
+            raise StoreError(f"{place} names {path!r:.80} as a file, where something else has to lie", file=path)
+    if len(paths) < len(files):
+        raise StoreError(f"{place} names a file twice", file=MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -84,10 +107,10 @@ class Location:
         if not found:
             repository, version = uri.rstrip("/"), ""
         if found and not _VERSION.fullmatch(version):
-            raise StoreError(f"{text!r}: {version!r} is no version; it must look like 000042-3f9c1a7be012")
+            raise StoreError(f"{text!r:.200}: {version!r:.80} is no version; it must look like 000042-3f9c1a7be012")
         if digest and not (version and _DIGEST.fullmatch(digest)):
             raise StoreError(
-                f"{text!r}: after @ there must be sha256: and 64 hexadecimal digits of the version's manifest"
+                f"{text!r:.200}: after @ there must be sha256: and 64 hexadecimal digits of the version's manifest"
             )
         return cls(repository=repository, version=version, digest=digest)
 

@@ -27,7 +27,7 @@ def open_store(uri: str) -> ObjectStore:
     Raises:
         StoreError: for any other scheme.
     """
-    scheme, place = _split(uri)
+    scheme, place = split_uri(uri)
     if scheme == "s3":
         bucket, _, prefix = place.partition("/")
         return S3Store(bucket, prefix)
@@ -43,7 +43,7 @@ def opened(uri: str) -> Iterator[BinaryIO]:
     Raises:
         NotFound, AccessDenied, StoreError: where it cannot be read; NoSpace where the copy has no room.
     """
-    scheme, place = _split(uri)
+    scheme, place = split_uri(uri)
     if scheme == "file":
         with readable(Path(place)), Path(place).open("rb") as file:
             yield file
@@ -64,12 +64,18 @@ def _fetch_rest(store: S3Store, key: str, copy: IO[bytes]) -> None:
             raise NoSpace(f"no room in {tempfile.gettempdir()} for a copy of {store.uri}/{key}: {error}") from error
 
 
-def _split(uri: str) -> tuple[str, str]:
+def split_uri(uri: str) -> tuple[str, str]:
+    """Returns the scheme (`s3` or `file`) and the place in it; raises StoreError for what is no address."""
+    if any(character < " " or character == "\x7f" for character in unquote(uri)):
+        raise StoreError(f"{uri!r:.200} has control characters, as no address has: remove them")
     if "://" not in uri:
         return "file", uri
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise StoreError(f"{uri!r:.200} is no address ({error}); use s3://bucket/prefix or file:///folder") from error
     if parts.scheme == "s3" and parts.netloc:
         return "s3", uri.removeprefix("s3://")
     if parts.scheme == "file" and not parts.netloc:
         return "file", unquote(parts.path)
-    raise StoreError(f"{uri!r} is no place for a model repository; use s3://bucket/prefix or file:///folder")
+    raise StoreError(f"{uri!r:.200} is no place for a model repository; use s3://bucket/prefix or file:///folder")

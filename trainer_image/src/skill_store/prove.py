@@ -6,6 +6,7 @@ An engine that does not answer says nothing about the candidate: that is an erro
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -26,6 +27,10 @@ PATIENCE_SECONDS = 120.0
 PODS_AT_ONCE = 4
 PROMPTS_AT_ONCE = 2
 """Per pod: enough to keep an engine busy, too few to crowd out its users."""
+LEAST_LOGPROB = -9999.0
+"""Engines write it where a probability is 0 (JSON has no infinity); what is less, or no number, is taken for it."""
+MAX_BYTES = 16 << 20
+"""Of an answer: far more than any golden prompt's, with log-probabilities."""
 _PAUSE_SECONDS = 2.0
 _TIMEOUT = httpx.Timeout(300, connect=5)
 _BUSY = {408, 425, 429}
@@ -102,11 +107,7 @@ class _Engine:
             "stream": False,
         }
         reply = self._probable(question) or self._call("POST", _CHAT, question)
-        try:
-            choice = reply["choices"][0]
-            return Answer(choice["message"].get("content") or "", _logprobs(choice))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise EngineRefused(f"pod {self.pod.name}: no chat completion in {str(reply)[:200]!r}") from error
+        return chat_answer(self.pod.name, reply)
 
     def _probable(self, question: dict[str, Any]) -> Any:
         """Returns the reply to a question that asks for log-probabilities too; None where the engine has none."""
@@ -121,11 +122,11 @@ class _Engine:
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         while True:
             try:
-                response = self.client.request(method, path, json=body)
-                if response.status_code < 500 and response.status_code not in _BUSY:
-                    return self._content(response)
-                fault = f"HTTP {response.status_code} {response.text[:200]}"
-            except httpx.TransportError as error:
+                status, text = self._exchange(method, path, body)
+                if status < 500 and status not in _BUSY:
+                    return self._content(status, text, path)
+                fault = f"HTTP {status} {_shown(text)}"
+            except httpx.RequestError as error:
                 fault = f"{type(error).__name__}: {error}"
             if time.monotonic() + _PAUSE_SECONDS > self.deadline:
                 raise EngineUnreachable(
@@ -135,21 +136,55 @@ class _Engine:
             _log.warning("pod %s: %s; asking again", self.pod.name, fault)
             time.sleep(_PAUSE_SECONDS)
 
-    def _content(self, response: httpx.Response) -> Any:
-        if response.status_code >= 400:
+    def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        """Returns status and body of an answer; of one that does not end, no more than its beginning."""
+        text = bytearray()
+        with self.client.stream(method, path, json=body) as response:
+            for chunk in response.iter_bytes():
+                text += chunk
+                if len(text) > MAX_BYTES:
+                    raise EngineRefused(
+                        f"pod {self.pod.name} answers {path} with more than {MAX_BYTES >> 20} MiB;"
+                        " is serving.port right?"
+                    )
+        return response.status_code, bytes(text)
+
+    def _content(self, status: int, text: bytes, path: str) -> Any:
+        if status >= 400:
             raise EngineRefused(
-                f"pod {self.pod.name} refuses a chat completion: HTTP {response.status_code} {response.text[:200]};"
+                f"pod {self.pod.name} refuses a chat completion: HTTP {status} {_shown(text)};"
                 " serving.servedModelName must be the name that the engine serves under"
             )
         try:
-            return response.json()
-        except ValueError as error:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise EngineRefused(
-                f"{response.url} answers no JSON but {response.text[:80]!r}; is serving.port right?"
+                f"{self.pod.url}{path} answers no JSON but {_shown(text)!r}; is serving.port right?"
             ) from error
+
+
+def _shown(text: bytes) -> str:
+    return text[:200].decode(errors="replace")
+
+
+def chat_answer(pod: str, reply: Any) -> Answer:
+    """Returns what an engine has answered.
+
+    Raises:
+        EngineRefused: where there is no chat completion in its reply.
+    """
+    try:
+        choice = reply["choices"][0]
+        text = choice["message"].get("content") or ""
+        if isinstance(text, str):
+            return Answer(text, _logprobs(choice))
+        problem = "content that is no text"
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        problem = type(error).__name__
+    raise EngineRefused(f"pod {pod}: no chat completion ({problem}) in {repr(reply)[:200]}")
 
 
 def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
     """Source: OpenAI API, chat completion object, `choices[].logprobs.content[].logprob`."""
     content = (choice.get("logprobs") or {}).get("content") or ()
-    return tuple(float(token["logprob"]) for token in content)
+    return tuple(min(0.0, max(LEAST_LOGPROB, float(token["logprob"]))) for token in content)

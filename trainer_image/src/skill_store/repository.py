@@ -16,7 +16,15 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
-from skill_contract.manifest import File, Manifest, VersionRef, digest_of, version_name
+from skill_contract.manifest import (
+    DIGEST_PATTERN,
+    VERSION_PATTERN,
+    File,
+    Manifest,
+    VersionRef,
+    digest_of,
+    version_name,
+)
 from skill_contract.model import ContractError, Document
 from skill_contract.step import UpdateIdentity
 from skill_store import layout, transfer
@@ -46,8 +54,8 @@ _log = logging.getLogger(__name__)
 class Head(Document):
     """`head.json`: the version that is current, and how it became so."""
 
-    version: str
-    digest: str
+    version: str = Field(pattern=f"^{VERSION_PATTERN}$")
+    digest: str = Field(pattern=f"^{DIGEST_PATTERN}$")
     parent: VersionRef | None = None
     """The version that this one was trained from."""
     update: UpdateIdentity | None = None
@@ -148,20 +156,23 @@ class Repository:
         Raises as `manifest` does for everything else.
         """
         data = self._stored_manifest(ref.version).data
-        tombstone = Tombstone.of(data)
+        tombstone = Tombstone.of(data, self._manifest_place(ref.version))
         if tombstone and not tombstone.manifest:
             raise VersionMissing(f"{self.uri}: the upload of {ref.version} was never completed", file=layout.MANIFEST)
         return parse_manifest(self.uri, ref, tombstone.manifest.encode() if tombstone else data), tombstone
 
     def _manifest_bytes(self, version: str) -> bytes:
         data = self._stored_manifest(version).data
-        if tombstone := Tombstone.of(data):
+        if tombstone := Tombstone.of(data, self._manifest_place(version)):
             raise VersionMissing(
                 f"{self.uri}: version {version} was removed on {tombstone.removed} ({tombstone.why}); see which there"
                 f" are with: skill-store ls {self.uri}",
                 file=layout.MANIFEST,
             )
         return data
+
+    def _manifest_place(self, version: str) -> str:
+        return f"{self.uri}/{layout.version_folder(version)}{layout.MANIFEST}"
 
     def _stored_manifest(self, version: str) -> Stored:
         try:
@@ -248,7 +259,7 @@ class Repository:
             there = self._stored_manifest(ref.version)
         except VersionMissing:
             there = None
-        tombstone = Tombstone.of(there.data) if there else None
+        tombstone = Tombstone.of(there.data, self._manifest_place(ref.version)) if there else None
         if there and not tombstone:
             parse_manifest(self.uri, ref, there.data)  # fine if it is the same, DigestMismatch if not
             return
@@ -351,8 +362,7 @@ def parse_manifest(uri: str, ref: VersionRef, data: bytes) -> Manifest:
         ) from error
     if version_name(manifest.sequence, ref.digest) != ref.version:
         raise DigestMismatch(f"{place} belongs to {version_name(manifest.sequence, ref.digest)}", file=layout.MANIFEST)
-    for file in manifest.files:
-        layout.checked_path(file.path)
+    layout.check_files(manifest.files, place)
     return manifest
 
 

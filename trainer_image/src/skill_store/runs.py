@@ -108,7 +108,7 @@ class Run:
         deadline = time.monotonic() + PART_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(NotFound):
-                return CheckpointManifest.parse_json(self._store.get(self._part_key(step, part)).data).files
+                return self._files_in(self._part_key(step, part))
             time.sleep(LOOK_SECONDS)
         raise StoreUnavailable(
             f"machine {part + 1} has not brought its part of checkpoint {step} within {PART_SECONDS:.0f} s after the "
@@ -125,14 +125,18 @@ class Run:
             NotFound: when there is no complete checkpoint of that step.
             DigestMismatch: when it is damaged; an older one of `checkpoints()` may still be whole.
         """
-        data = self._store.get(self._manifest_key(step)).data
+        files = self._files_in(self._manifest_key(step))
+        download(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
+
+    def _files_in(self, key: str) -> tuple[File, ...]:
+        """Returns what a manifest, or a part of one, names; raises NotFound, or DigestMismatch for a damaged one."""
+        data = self._store.get(key).data
         try:
             files = CheckpointManifest.parse_json(data).files
         except ContractError as error:
-            raise DigestMismatch(f"{self._store.uri}/{self._manifest_key(step)} is damaged: {error}") from error
-        for file in files:
-            layout.checked_path(file.path)
-        download(self._store, layout.checkpoint_folder(self._uid, step), folder, files, progress)
+            raise DigestMismatch(f"{self._store.uri}/{key} is damaged: {error}", file=key) from error
+        layout.check_files(files, f"{self._store.uri}/{key}")
+        return files
 
     def remove_checkpoints(self) -> None:
         """Removes all checkpoints, complete or not: for a run that has its result, and needs none any more."""

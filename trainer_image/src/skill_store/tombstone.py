@@ -6,7 +6,8 @@ It keeps the manifest, so that the lineage stays whole, and stays for ever, so t
 
 from __future__ import annotations
 
-from skill_contract.model import Document
+from skill_contract.model import ContractError, Document
+from skill_store.errors import DigestMismatch
 
 _BEGINNING = b'{"removed":'
 
@@ -27,9 +28,18 @@ class Tombstone(Document):
     """The manifest that stood here, to the byte; empty for an upload that was never completed."""
 
     @classmethod
-    def of(cls, data: bytes) -> Tombstone | None:
-        """Returns the tombstone in a manifest's place, or None for anything else."""
-        return cls.parse_json(data) if data.startswith(_BEGINNING) else None
+    def of(cls, data: bytes, place: str) -> Tombstone | None:
+        """Returns the tombstone in a manifest's place, or None for anything else.
+
+        Raises:
+            DigestMismatch: where it is broken.
+        """
+        if not data.startswith(_BEGINNING):
+            return None
+        try:
+            return cls.parse_json(data)
+        except ContractError as error:
+            raise DigestMismatch(f"{place} is a damaged tombstone: {error}", file=place) from error
 
     def encode(self) -> bytes:
         """Returns the bytes to store."""

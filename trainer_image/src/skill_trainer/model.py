@@ -24,10 +24,12 @@ from transformers.cache_utils import DynamicLayer
 
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
+from skill_trainer.chat_template import faults_of_the_template
 from skill_trainer.device import precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
 from skill_trainer.packing import NO_MASK, PACKED, Packing
+from skill_trainer.stored_weights import stored_types
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 LEFT_BEHIND = (".skill", "adapter", "adapters")
@@ -77,13 +79,15 @@ class ChatTokenizer:
 
     def encode(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Returns the token ids of a chat up to where the assistant's answer begins."""
-        return self.tokenizer.apply_chat_template(
-            list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        with faults_of_the_template():
+            return self.tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
         """Returns what the chat template makes of a chat as text, up to the end of its last message."""
-        return self.tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
+        with faults_of_the_template():
+            return self.tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
 
     def encode_answer(self, text: str) -> list[int]:
         """Returns the token ids of an answer with its end of turn: what a model would have had to generate."""
@@ -319,9 +323,9 @@ def outline(folder: Path) -> Any:
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """Returns the floating-point type of the weights in a folder, from the header of its first safetensors file."""
-    with min(folder.glob("*.safetensors")).open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    names = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    first = min(folder.glob("*.safetensors"))
+    with first.open("rb") as file:
+        names = stored_types(file, str(first))
     types = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
     known = [types[name] for name in ("F32", "BF16", "F16") if name in names]
     if not known:

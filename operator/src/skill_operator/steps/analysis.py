@@ -167,9 +167,7 @@ def analyse(facts: Facts) -> Verdict | None:
 
 def canary_seconds(facts: Facts) -> int:
     """Returns how long the first new pod is to be analysed before the others follow; 0: not at all."""
-    analysis, target = _analysis(facts), facts.seen.target
-    if target and target.is_live:  # what it holds back answers nobody, so that there is nothing to measure
-        return 0
+    analysis = _analysis(facts)
     return analysis.canary_seconds if analysis else 0
 
 

@@ -53,7 +53,7 @@ class Said:
 def answer(job: StepJob) -> Said | None:
     """Returns what a Job answered, or None while it still may."""
     if job.complete:
-        spoke = [pod for pod in job.pods if pod.outcome and pod.exit_code == ExitCode.FINISHED]
+        spoke = [pod for pod in job.pods if pod.exit_code == ExitCode.FINISHED and _is_an_answer(pod.outcome)]
         return _last_word(min(spoke, key=lambda pod: pod.index)) if spoke else Said(lost=True)
     exhausted = next((pod for pod in job.pods if pod.out_of_memory), None)
     if exhausted:
@@ -61,6 +61,11 @@ def answer(job: StepJob) -> Said | None:
     if job.failed:
         return Said(failure=_failure(job))
     return None
+
+
+def _is_an_answer(outcome: Outcome | None) -> bool:
+    """Of several machines only the first has a version to name; a success without one says nothing."""
+    return outcome is not None and (outcome.outcome != Result.SUCCEEDED or bool(outcome.version and outcome.digest))
 
 
 def _last_word(pod: StepPod) -> Said:

@@ -6,13 +6,13 @@ Pure.
 from __future__ import annotations
 
 from skill_contract.manifest import VersionRef
-from skill_contract.outcome import Outcome
+from skill_contract.outcome import Outcome, Result
 from skill_contract.step import Step
 from skill_operator.actions import CreateJob
 from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.manifests.job import check_job
 from skill_operator.manifests.serving import version_uri
-from skill_operator.status import Published, Status
+from skill_operator.status import Failure, Published, Status
 from skill_operator.steps.answers import MAX_RUNS, answer, interruption, lost_too_often, no_more_pods, why_waiting
 from skill_operator.steps.verdict import Facts, Verdict, fail, missed, reached, succeed
 
@@ -25,12 +25,12 @@ def learn_check(facts: Facts) -> Status:
         return known
     if said is None or said.lost:
         return known if job.deleting else facts.learn(failure=interruption(job) or known.failure)
-    if said.failure:
-        known = known.model_copy(update={"failure": said.failure})
-        return missed(facts, known, ConditionType.CHECKED, said.failure.reason, said.failure.message)
-    assert said.outcome is not None
-    outcome = said.outcome
-    return reached(facts, _with_version(facts, outcome), ConditionType.CHECKED, outcome.reason, outcome.message)
+    if said.outcome and said.outcome.outcome == Result.SUCCEEDED:
+        outcome = said.outcome
+        return reached(facts, _with_version(facts, outcome), ConditionType.CHECKED, outcome.reason, outcome.message)
+    failure = said.failure or Failure(reason=Reason.CRASHED, message="the check step rejects, which it never does")
+    known = known.model_copy(update={"failure": failure})
+    return missed(facts, known, ConditionType.CHECKED, failure.reason, failure.message)
 
 
 def _with_version(facts: Facts, outcome: Outcome) -> Status:

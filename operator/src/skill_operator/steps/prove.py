@@ -92,7 +92,7 @@ def ask(facts: Facts) -> Verdict | None:
 def proving(facts: Facts, job: StepJob) -> Verdict:
     """Returns the verdict of a Job that has not answered yet."""
     waiting = why_waiting(job)
-    does = f"proves {_what_is_held(facts)}" if job.step == PROVE else "proves and promotes"
+    does = "proves the first new pod" if job.step == PROVE else "proves and promotes"
     message = f"the promote step cannot start: {waiting}" if waiting else f"the promote step {does}"
     return _under_way(facts, job.step, job.run, message)
 
@@ -172,13 +172,8 @@ def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
     )
     waits = job is not None and job.deleting
     actions: tuple[Action, ...] = () if waits else (*outdated(facts.seen.jobs, step), CreateJob(manifest))
-    does = _what_is_held(facts) if step == PROVE else "what is served and moves the head"
+    does = "the first new pod" if step == PROVE else "what is served and moves the head"
     return _under_way(facts, step, run, f"the promote step proves {does}", actions)
-
-
-def _what_is_held(facts: Facts) -> str:
-    target = facts.seen.target
-    return "the candidate in every pod" if target and target.is_live else "the first new pod"
 
 
 def _addresses(facts: Facts, pods: tuple[ServingPod, ...]) -> tuple[Pod, ...]:

@@ -5,6 +5,8 @@ Pure.
 
 from __future__ import annotations
 
+from math import isinf
+
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import Step
@@ -115,7 +117,8 @@ def _progressed(training: Training, progress: Progress | None) -> Training:
 
 def _short(value: float | None) -> float | None:
     """Four digits are enough for people; more is for Prometheus."""
-    return None if value is None else float(f"{value:.4g}")
+    rounded = None if value is None else float(f"{value:.4g}")
+    return value if rounded is None or isinf(rounded) else rounded
 
 
 def _counted(training: Training, job: StepJob, now: float) -> Training:

@@ -112,6 +112,7 @@ class Agent:
             return
         if time.monotonic() < self._retry.get(weights, 0):
             return
+        self._retry[weights] = time.monotonic() + RETRY_SECONDS
         try:
             with nothing_else():
                 fetched = await asyncio.to_thread(self._fetch, weights)
@@ -123,7 +124,6 @@ class Agent:
         except StoreError as error:
             _log.warning("%s: %s", name, error.message)
             self._brought[weights] = failure(error, weights)
-            self._retry[weights] = time.monotonic() + RETRY_SECONDS
             return
         _log.info("loaded %s: %.1f MB", name, fetched.size_bytes / 1e6)
         self._brought[weights] = fetched

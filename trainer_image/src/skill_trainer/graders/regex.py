@@ -29,6 +29,8 @@ def _problem(expected: str) -> str:
 def _right(text: str, expected: str) -> bool:
     try:
         return regex.search(expected, text, timeout=TIMEOUT_SECONDS) is not None
+    except regex.error:
+        return False
     except TimeoutError:
         _log.warning(
             "the pattern %.80r needs more than %g s on an answer of %d letters, which counts as wrong: "
