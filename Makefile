@@ -89,6 +89,19 @@ gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through 
 targets: .venv/synced ## StatefulSet, LeaderWorkerSet and Argo Rollouts on the real cluster, by their own controllers (some minutes)
 	$(PYTHON) -m pytest tests/e2e/target_stories.py
 
+.PHONY: fuzz
+fuzz: .venv/synced ## Broken documents, a million, for every reader of others' bytes, into docs/security.md (half an hour; atheris is for Linux and macOS)
+	$(UV) run --no-sync --with "atheris==3.0.0" python -m tests.fuzz --write docs/security.md
+
+.PHONY: audit
+audit: .venv/synced ## Known holes in what uv.lock pins, asked of api.osv.dev (which this machine has to reach)
+	$(UV) audit --frozen --preview-features audit-command
+
+.PHONY: release
+release: .venv/synced ## VERSION=0.2.0, and DRY_RUN=1 or REGISTRY=…: wheel, chart, SBOMs, sums, images, commit, tag (CONTRIBUTING.md)
+	$(PYTHON) -m release $(VERSION) --uv $(UV) --helm "$$(command -v helm || $(PYTHON) -c 'from tests.cluster.binaries import binary; print(binary("helm"))')" \
+		$(if $(DRY_RUN),--dry-run) $(if $(REGISTRY),--registry $(REGISTRY))
+
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
 	$(PYTHON) -m tests.cluster down

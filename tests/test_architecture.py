@@ -72,3 +72,24 @@ def test_only_one_module_imports_each_heavy_neighbour():
 
 def test_no_catch_all_modules():
     assert not [path for path in SOURCES if path.stem in {"utils", "util", "helpers", "common", "misc", "manager"}]
+
+
+MAP = (ROOT / "ARCHITECTURE.md").read_text()
+KNOWN = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("word", sorted(set(re.findall(r"`([\w./-]*(?:/|\.(?:py|yaml|toml|json|md)))`", MAP))))
+def test_the_map_leads_somewhere(word: str):
+    """Every file and folder that ARCHITECTURE.md names is there: whole, or as the end of a path."""
+    if word in {"versions/", "operator/__init__.py", "operator.py"}:  # in a bucket; and what must not be
+        return
+    ends = [f"/{path}" for path in KNOWN]
+    assert any(f"/{word}" in path if word.endswith("/") else path.endswith(f"/{word}") for path in ends), word
+
+
+def test_the_map_names_every_folder_and_package():
+    tops = {path.partition("/")[0] for path in KNOWN if "/" in path and not path.startswith(".")}
+    assert {top for top in tops if f"`{top}/" not in MAP} == set()
+    packages = {path.parent.name for path in SOURCES if path.name == "__init__.py"}
+    unnamed = {name for name in packages if not re.search(rf"[`/]{name}[`/]", MAP)}
+    assert unnamed == set(), "give each a place in ARCHITECTURE.md"

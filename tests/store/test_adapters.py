@@ -243,16 +243,6 @@ async def test_engine_that_has_started_anew_gets_its_adapters_again(tmp_path: Pa
                 assert (await pod.said(), await pod.is_ready()) == ("first", True)
 
 
-async def test_engine_that_starts_anew_is_not_kept_waiting(pod: Pod, monkeypatch: pytest.MonkeyPatch):
-    """Only a version that could not be brought is tried again later."""
-    monkeypatch.setattr(module, "RETRY_SECONDS", 3600.0)
-    pod.tell(1)
-    await pod.agent.look()
-    pod.engine.adapters.clear()
-    await pod.agent.look()
-    assert (await pod.said(), (await pod.report()).ready) == ("first", True)
-
-
 async def test_agent_that_has_started_anew_finds_everything_as_it_was(pod: Pod):
     pod.tell(2, previous=1)
     await pod.agent.look()
