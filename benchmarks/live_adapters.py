@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from aiohttp import web
 from safetensors.numpy import save_file
 
 from skill_contract.adapters import REPORT_PATH, AdapterReport, model_name
@@ -37,17 +39,73 @@ SERVED = "support-llm"
 PORT = 18080
 QUESTION = "Name three rivers."
 TOKENS = 24
+PIECES = 500
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="what the engine serves: a Llama")
+    parser.add_argument("--model", type=Path, help="what the engine serves: a Llama")
+    parser.add_argument("--price", action="store_true", help="what passing on costs, with an engine that does nothing")
     parser.add_argument("--engine", default="vllm", choices=("vllm", "sglang"))
     parser.add_argument("--engine-url", default="http://127.0.0.1:18000")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for what, value in asyncio.run(measured(options, Path(folder))):
+        for what, value in asyncio.run((price if options.price else measured)(options, Path(folder))):
             print(f"| {what} | {value} |")
+
+
+async def price(options: argparse.Namespace, folder: Path) -> list[tuple[str, str]]:
+    """Returns the agent's own processor time, which other work on the machine does not change much."""
+    fetch(folder / "weights", layout.version_uri(*base_of(folder)), "")
+    engine = await idle_engine()
+    options.engine_url = f"http://127.0.0.1:{engine.addresses[0][1]}"
+    with agent(options, folder) as process:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(300)) as session:
+            pod = Pod(session, folder, options.engine_url)
+            await pod.until(lambda report: report.ready)
+            rows = []
+            for what, stream, asked in (
+                ("an answer in one piece", False, 2000),
+                (f"{PIECES} pieces of a stream", True, 40),
+            ):
+                before = processor_seconds(process)
+                await asyncio.gather(*(pod.ask(SERVED, stream=stream) for _ in range(asked)))
+                spent = processor_seconds(process) - before
+                rows.append((f"processor time of {what}, ms", f"{1000 * spent / asked:.2f}"))
+    await engine.cleanup()
+    return rows
+
+
+async def idle_engine() -> web.AppRunner:
+    """An engine that thinks about nothing."""
+    choice = {"message": {"content": "yes"}, "delta": {"content": "y"}}
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": SERVED, "parent": None}]})
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not (await request.json())["stream"]:
+            return web.json_response({"choices": [choice]})
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        for _ in range(PIECES):
+            await stream.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+            await asyncio.sleep(0.002)
+        return stream
+
+    served = web.Application()
+    served.router.add_get("/v1/models", models)
+    served.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(served)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
+
+
+def processor_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Source: proc(5), /proc/<pid>/stat: utime and stime, in ticks."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measured(options: argparse.Namespace, folder: Path) -> list[tuple[str, str]]:
@@ -159,7 +217,7 @@ async def timed(answer: Any) -> float:
 
 
 @contextlib.contextmanager
-def agent(options: argparse.Namespace, folder: Path) -> Iterator[None]:
+def agent(options: argparse.Namespace, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     (folder / "told").mkdir()
     flags = {
         "--engine": options.engine, "--engine-url": options.engine_url, "--port": str(PORT), "--model": SERVED,
@@ -168,7 +226,7 @@ def agent(options: argparse.Namespace, folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "skill_store.cli", "adapters", *(word for pair in flags.items() for word in pair)]
     process = subprocess.Popen(command)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
@@ -176,12 +234,18 @@ def agent(options: argparse.Namespace, folder: Path) -> Iterator[None]:
 
 def published(folder: Path, model: Path) -> tuple[str, str]:
     """Returns two versions with adapters; what else is in them no engine reads."""
-    repository = Repository((folder / "repository").as_uri())
-    base = repository.import_base(plain(folder / "base").as_uri())
+    uri, base = base_of(folder)
+    repository = Repository(uri)
     fetch(folder / "weights", layout.version_uri(repository.uri, base), "")
     refs = [version(repository, folder / f"v{seed}", base, model, seed) for seed in (1, 2)]
     first, second = (layout.version_uri(repository.uri, ref) for ref in refs)
     return first, second
+
+
+def base_of(folder: Path) -> tuple[str, VersionRef]:
+    """Returns a repository with one version, of whose weights nobody reads more than the manifest."""
+    repository = Repository((folder / "repository").as_uri())
+    return repository.uri, repository.import_base(plain(folder / "base").as_uri())
 
 
 def plain(folder: Path) -> Path:
