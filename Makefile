@@ -85,10 +85,6 @@ chaos: .venv/synced ## Every fault at every phase of an update's life, into docs
 gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through an update's life (some minutes)
 	$(PYTHON) -m pytest tests/gitops tests/operator/api/git_stories.py
 
-.PHONY: targets
-targets: .venv/synced ## StatefulSet, LeaderWorkerSet and Argo Rollouts on the real cluster, by their own controllers (some minutes)
-	$(PYTHON) -m pytest tests/e2e/target_stories.py
-
 .PHONY: fuzz
 fuzz: .venv/synced ## Broken documents, a million, for every reader of others' bytes, into docs/security.md (half an hour; atheris is for Linux and macOS)
 	$(UV) run --no-sync --with "atheris==3.0.0" python -m tests.fuzz --write docs/security.md

@@ -57,14 +57,10 @@ class World:
         self.kubectl("apply", "--filename", "-", stdin=json.dumps(everything))
 
     def apply_file(self, path: Path) -> None:
-        """Applies a file of the examples."""
-        self.apply(*self.example(path))
-
-    def example(self, path: Path) -> list[dict[str, Any]]:
-        """Returns a file's documents; the images of the project are those that this cluster was given."""
+        """Applies a file of the examples; the images of the project are those that this cluster was given."""
         image = re.compile(r"image: skillupdate/(\w+)$", re.MULTILINE)
         text = image.sub(lambda match: f"image: {self.images[match[1]]}", path.read_text())
-        return list(yaml.safe_load_all(text))
+        self.kubectl("apply", "--filename", "-", stdin=text)
 
     def watch(self, kind: str, name: str, timeout_s: float) -> Iterator[dict[str, Any]]:
         """Yields the object now and after each change, until the caller has seen enough; watches anew where one ends.
@@ -114,12 +110,8 @@ class World:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
         self.cluster.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump(namespace))
 
-    def install_operator(self, *more: str) -> None:
-        """Installs (or upgrades to) the chart of this checkout, with the images that the cluster was given.
-
-        Args:
-            more: values, as `--set` takes them.
-        """
+    def install_operator(self) -> None:
+        """Installs (or upgrades to) the chart of this checkout, with the images that the cluster was given."""
         values = [
             f"--set=image.{name}.{key}={value}"
             for name in ("operator", "store", "trainer")
@@ -137,7 +129,6 @@ class World:
             "--timeout",
             "180s",
             *values,
-            *(f"--set={value}" for value in more),
         )
 
     def start_storage(self) -> None:
