@@ -68,6 +68,13 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", eos_token="?", bos_token="?")
 
 
+def _templates() -> list[bytes]:
+    import skill_trainer.model  # noqa: F401 - its seconds are no input's
+
+    _tokenizer()
+    return [each.encode() for each in _TEMPLATES]
+
+
 def read_template(data: bytes) -> str:
     """The chat template of somebody's model: its sandbox is the library's, the clean error ours."""
     from jinja2 import TemplateError
@@ -87,7 +94,5 @@ def read_template(data: bytes) -> str:
 
 TARGETS = (
     Target("safetensors", "headers of weights", _headers, read_header),
-    Target(
-        "templates", "chat templates of models", lambda: [each.encode() for each in _TEMPLATES], read_template, 0.05
-    ),
+    Target("templates", "chat templates of models", _templates, read_template, 0.05),
 )

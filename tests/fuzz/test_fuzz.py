@@ -173,7 +173,7 @@ def test_what_was_found_stays_mended(name: str, data: bytes):
 
 
 @pytest.mark.trainer
-@pytest.mark.parametrize("template", ["{{ 1 // 0 }}", "{{ messages + 1 }}", "{{ 'x' * 10 ** 13 }}"])
+@pytest.mark.parametrize("template", ["{{ 1 // 0 }}", "{{ messages + 1 }}", "{{ 'x' * 10 ** 30 }}"])
 def test_what_templates_did_stays_mended(template: str):
     assert "TemplateError" in TARGETS["templates"].read(template.encode())
 
