@@ -35,10 +35,13 @@ class Bench:
     """Shapes of clean errors: their messages without what is particular to an input."""
     defects: dict[str, dict[str, str]] = field(default_factory=dict)
     """By kind of exception and the line that raised it: an input, in base64, and the trace."""
-    begun_mib: int = field(default_factory=peak_mib)
+    begun_mib: int = 0
+    """What the process had before the first input."""
 
     def feed(self, data: bytes) -> None:
         """Gives the target one input."""
+        if not self.inputs:
+            self.begun_mib = peak_mib()  # the seeds have brought the libraries
         self.inputs += 1
         started = time.process_time()
         try:
