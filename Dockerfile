@@ -52,7 +52,7 @@ RUN cd /builder/project \
     && touch --date=@0 /builder/*.txt
 
 FROM builder AS code
-COPY README.md /builder/project/
+COPY README.md LICENSE /builder/project/
 COPY operator/src /builder/project/operator/src
 COPY trainer_image/src /builder/project/trainer_image/src
 RUN --mount=type=cache,target=/root/.cache/uv \

@@ -26,7 +26,16 @@ MIRROR = "http://deb.debian.org"
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 # The targets of the Dockerfile, and how long a first build takes on two cores.
 TARGETS = {"operator": "2 minutes", "store": "a minute", "trainer": "5 minutes", "engine": "6 minutes"}
-SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "operator/src", "trainer_image/src")
+SOURCES = (
+    "Dockerfile",
+    ".dockerignore",
+    "pyproject.toml",
+    "uv.lock",
+    "README.md",
+    "LICENSE",
+    "operator/src",
+    "trainer_image/src",
+)
 # Images of one program each: what holds the namespaces of a pod, and the object store of the tests and the demo.
 PROGRAMS = {"pause": "scratch", "seaweedfs": BASE}
 # What `debian:trixie-slim` leaves out as well.
