@@ -115,7 +115,20 @@ def _build(target: str, tag: str) -> str:
             secret = _company_certificates(bundle.name)
             _bud("--target", target, *secret, "--tag", image, str(ROOT), log=f"build-{target}")
     say(f"Built {target} in {time.monotonic() - started:.1f} s.")
+    _forget_older(target, image)
     return image
+
+
+def _forget_older(target: str, image: str) -> None:
+    """Remove what earlier sources made of a target: the images of a day's work fill a disk.
+
+    Layers that the new one shares stay. A registry keeps what was pushed; another checkout builds its own again.
+    """
+    names = _buildah("images", "--format={{.Name}}:{{.Tag}}").split()
+    older = {name for name in names if name.startswith(f"localhost/skillupdate/{target}:")} - {image}
+    for name in sorted(older):
+        with suppress(ClusterError):  # in use: next time
+            _buildah("rmi", name)
 
 
 def _build_program(target: str, image: str) -> None:
