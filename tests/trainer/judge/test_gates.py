@@ -156,9 +156,9 @@ def test_a_teacher_that_is_no_better_fails_with_a_way_out():
     assert "write clearer demonstrations" in comparison.reason
 
 
-def gate(verdict: Verdict, normalized: float = 1.0) -> Comparison:
+def gate(verdict: Verdict, normalized: float = 1.0, suite: str = "s") -> Comparison:
     return Comparison(
-        suite="s", before=1, after=normalized, gain=0, low=0, high=0, n=9, normalized=normalized, verdict=verdict
+        suite=suite, before=1, after=normalized, gain=0, low=0, high=0, n=9, normalized=normalized, verdict=verdict
     )
 
 
@@ -182,13 +182,14 @@ def test_overall(in_context, new, retention, gates, verdict: Verdict):
         Gates(**gates),
         in_context_gain=gate(in_context) if in_context else None,
         new_skill=gate(new) if new else None,
-        retention=[gate(each) for each in retention],
+        retention=[gate(each, suite=f"earlier-{number}") for number, each in enumerate(retention)],
     )
     assert evaluation.verdict == verdict
 
 
 def test_worst_retention():
-    assert overall(Gates(), retention=[gate(PASSED, 0.97), gate(PASSED, 0.91)]).worst_retention == 0.91
+    kept = [gate(PASSED, 0.97, "first"), gate(PASSED, 0.91, "second")]
+    assert overall(Gates(), retention=kept).worst_retention == 0.91
     assert overall(Gates()).worst_retention is None
 
 

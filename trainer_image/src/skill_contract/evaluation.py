@@ -84,7 +84,7 @@ class Evaluation(Document):
     in_context_gain: Comparison | None = None
     """Teacher (demonstration in context) as `after`, student as `before`."""
     new_skill: Comparison | None = None
-    retention: tuple[Comparison, ...] = Field((), max_length=256)
+    retention: tuple[Comparison, ...] = Field((), max_length=4096)
     worst_retention: float | None = None
     """The smallest `normalized` of all retention suites."""
     step: Number | None = None
