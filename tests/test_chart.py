@@ -329,6 +329,7 @@ def restricted(control_plane: ControlPlane) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     control_plane.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(namespace))
+    control_plane.kubectl("wait", "serviceaccount/default", f"--namespace={name}", "--for=create", "--timeout=60s")
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -18,14 +18,19 @@ STATUS: dict[str, Any] = SCHEMA["properties"]["status"]
 
 
 def install(kubectl: Callable[..., str]) -> None:
-    """Applies the CRD of this checkout and waits until its kind is served.
+    """Applies the CRD of this checkout and waits until its kind is served."""
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
+    until_served(kubectl, "skillupdates", "sdft.dev")
+
+
+def until_served(kubectl: Callable[..., str], plural: str, group: str) -> None:
+    """Waits until a new CRD's kind is served.
 
     Not by `kubectl wait`: that gives up at once where a new CRD has no conditions yet.
     """
-    kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
-    deadline = time.monotonic() + 30
-    while "skillupdates" not in kubectl("api-resources", "--api-group=sdft.dev", "--output=name"):
-        assert time.monotonic() < deadline, "the CRD is not served"
+    deadline = time.monotonic() + 60
+    while plural not in kubectl("api-resources", f"--api-group={group}", "--output=name"):
+        assert time.monotonic() < deadline, f"the CRD of {plural} is not served"
 
 
 def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.api.crd import install
+from tests.api.crd import install, until_served
 from tests.cluster.binaries import binary, built
 from tests.cluster.console import run
 from tests.cluster.controlplane import ControlPlane, free_port
@@ -25,24 +25,29 @@ from tests.operator.api.place import Kubelet, Place, beside
 
 ROOT = Path(__file__).parents[3]
 USER = "skill-operator"
+OF_ALL = ("servingTargets.inferenceService=true", "servingTargets.adapters={support-llm-adapter}")
+"""Values of the chart by which the operator of the tests gets its rights."""
 
 
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
     for crd in (built("kserve") / "config" / "crd" / "full").glob("*_inferenceservices.yaml"):
         control_plane.kubectl("apply", "--server-side", f"--filename={crd}")
-    prepare(control_plane, "servingTargets.inferenceService=true", "servingTargets.adapters={support-llm-adapter}")
+    until_served(control_plane.kubectl, "inferenceservices", "serving.kserve.io")
+    prepare(control_plane)
     return control_plane
 
 
 def prepare(plane: ControlPlane, *values: str) -> None:
     """Gives a control plane the CRD of this checkout, and the operator's rights as the chart grants them.
 
+    Several packages of tests share one control plane, so what one of them needs every call grants.
+
     Args:
-        values: of the chart, such as servingTargets.rollout=true.
+        values: further ones of the chart, such as servingTargets.rollout=true.
     """
     install(plane.kubectl)
-    plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights(values)))
+    plane.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(_rights((*OF_ALL, *values))))
 
 
 def _rights(values: tuple[str, ...]) -> list[dict]:
