@@ -136,7 +136,7 @@ def test_the_operator_works_with_the_rights_of_the_chart(release: Release):
     with release.operator() as (process, url, log):
         until("readiness", lambda: is_ready(url) or process.poll() is not None, log.read_text)
         kubectl("apply", namespace, "--filename=-", stdin=json.dumps(update))
-        kind = "skillupdates.sdft.dev/sql-dialect"
+        kind = f"skillupdates.sdft.dev/{update['metadata']['name']}"
         phase = ["get", kind, namespace, "--output=jsonpath={.status.phase}"]
         until("the check", lambda: kubectl(*phase) == "Checking", log.read_text)
         until("its Job", lambda: "check" in kubectl("get", "jobs", namespace, "--output=name"), log.read_text)
