@@ -176,13 +176,13 @@ async def test_watch_ends_with_1_where_the_update_failed(place: Place, kubelet: 
 async def test_names_that_are_not_there(place: Place, skill: Skill):
     empty = await skill("list")
     assert (empty.code, empty.out, "no SkillUpdates" in empty.err) == (0, "", True)
-    await place.update("refund-tool", serving=False)
-    near = await skill("status", "refnd-tool")
+    await place.update("legal-terms", serving=False)
+    near = await skill("status", "legl-terms")
     assert (near.code, near.out) == (ExitCode.NOT_FOUND, "")
-    assert near.err.strip().endswith("did you mean refund-tool?")
-    elsewhere = await skill("suspend", "refund-tool", namespace="default")
+    assert near.err.strip().endswith("did you mean legal-terms?")
+    elsewhere = await skill("suspend", "legal-terms", namespace="default")
     assert f"there is one in {place.namespace}" in elsewhere.err
-    both = await skill("status", "refund-tool", "-A")
+    both = await skill("status", "legal-terms", "-A")
     assert both.code == ExitCode.USAGE
 
 
