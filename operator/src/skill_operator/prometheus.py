@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from skill_operator.observed import Answer, Question
-from skill_operator.session import Session
+from skill_operator.session import Session, body
 
 TIMEOUT_SECONDS = 10.0
 MAX_CONNECTIONS = 8
@@ -55,17 +55,15 @@ class Prometheus(Session):
             {"time": f"{question.at:.3f}"} if question.at else {}
         )
         async with self._session.post(f"{self._url}/api/v1/query", data=form, allow_redirects=False) as response:
-            text = bytearray()
-            async for chunk in response.content.iter_any():
-                text += chunk
-                if len(text) > MAX_BYTES:
-                    raise ValueError("the query returns too much: aggregate it, as by sum()")
+            text = await body(response, MAX_BYTES)
+            if text is None:
+                raise ValueError("the query returns too much: aggregate it, as by sum()")
             if response.content_type != "application/json":
                 raise ValueError(f"it answered with status {response.status} and no JSON")
             return parse_answer(text)
 
 
-def parse_answer(text: bytes | bytearray) -> Any:
+def parse_answer(text: bytes) -> Any:
     """Returns the JSON value of an answer; raises ValueError where it is none."""
     try:
         return json.loads(text)

@@ -5,45 +5,32 @@ from __future__ import annotations
 import time
 from email.utils import parsedate_to_datetime
 
-import aiohttp
-
 from skill_contract.model import ContractError
 from skill_contract.progress import Progress
 from skill_contract.step import PROGRESS_PORT
-from skill_operator.session import Session
+from skill_operator.session import PodSession
 
-TIMEOUT_SECONDS = 3.0
-MAX_CONNECTIONS = 32
-MAX_BYTES = 64 * 1024
 _DATE_SECONDS = 2.0
 """How exact the Date of an answer is: it has whole seconds."""
 
 
-class TrainerClient(Session):
+class TrainerClient(PodSession):
     """Asks trainer pods at GET /progress."""
 
     def __init__(self, port: int = PROGRESS_PORT) -> None:
-        super().__init__(seconds=TIMEOUT_SECONDS, connections=MAX_CONNECTIONS)
+        super().__init__()
         self._port = port
 
     async def progress(self, ip: str) -> Progress | None:
         """Returns what the trainer at a pod's address says; None where it says nothing that can be read."""
-        host = f"[{ip}]" if ":" in ip else ip
-        try:
-            async with self._session.get(f"http://{host}:{self._port}/progress", allow_redirects=False) as response:
-                if response.status != 200:
-                    return None
-                said = Progress.parse_json(await _bounded(response.content))
-                return by_our_clock(said, response.headers.get("Date", ""), time.time())
-        except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
+        answer = await self._ask(ip, self._port, "/progress")
+        if answer is None:
             return None
-
-
-async def _bounded(content: aiohttp.StreamReader) -> bytes:
-    text = bytearray()
-    while len(text) < MAX_BYTES and (chunk := await content.read(MAX_BYTES - len(text))):
-        text += chunk
-    return bytes(text)
+        text, date = answer
+        try:
+            return by_our_clock(Progress.parse_json(text), date, time.time())
+        except ContractError:
+            return None
 
 
 def by_our_clock(progress: Progress, date: str, now: float) -> Progress:
