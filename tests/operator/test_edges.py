@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 
@@ -13,15 +13,24 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from skill_contract.adapters import REPORT_PATH, AdapterReport, Told
 from skill_contract.progress import Progress, Stage
 from skill_operator import kube
+from skill_operator.agent_client import AgentClient
 from skill_operator.cli import main
 from skill_operator.health import serve_health
 from skill_operator.kube import Kind, conflicting_managers
+from skill_operator.observed import ServingPod
 from skill_operator.settings import SettingsError, read_settings
 from skill_operator.trainer_client import TrainerClient, by_our_clock
 
 IMAGES = {"SKILL_TRAINER_IMAGE": "t:1", "SKILL_STORE_IMAGE": "s:1"}
+POD = ServingPod(
+    name="p", uid="u", ip="127.0.0.1", weights="", ready=True, deleting=False, fetch=None, fetch_ended=None,
+    created=0.0, blocked="", engine_restarts=0, engine_out_of_memory=False, engine_last_exit=None, engine_message="",
+    unschedulable="",
+)  # fmt: skip
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def test_settings_come_from_the_environment_with_defaults():
@@ -93,6 +102,23 @@ def test_answer_without_a_date_is_taken_as_it_is(date: str):
     assert by_our_clock(said, date, 5000.0) == said
 
 
+async def test_an_answer_of_a_pod_that_comes_in_pieces_is_read_whole(unused_port):
+    said = AdapterReport(told=Told(weights="s3://models/llm/versions/v@d"), ready=True)
+    text = said.dump_json().encode()
+
+    async def in_pieces(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for start in range(0, len(text), 50):
+            await answer.write(text[start : start + 50])
+            await asyncio.sleep(0.01)
+        return answer
+
+    async with pod(unused_port, REPORT_PATH, in_pieces), AgentClient() as agents:
+        reports = await agents.reports([POD], unused_port)
+    assert reports == {POD.name: said}
+
+
 @asynccontextmanager
 async def trainer(port: int, answer: web.Response) -> AsyncIterator[TrainerClient]:
     """A client of a trainer that answers this, once."""
@@ -100,14 +126,22 @@ async def trainer(port: int, answer: web.Response) -> AsyncIterator[TrainerClien
     async def progress(_: web.Request) -> web.Response:
         return answer
 
+    async with pod(port, "/progress", progress), TrainerClient(port) as client:
+        yield client
+
+
+@asynccontextmanager
+async def pod(
+    port: int, path: str, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> AsyncIterator[None]:
+    """Something that answers at a path."""
     app = web.Application()
-    app.add_routes([web.get("/progress", progress)])
+    app.add_routes([web.get(path, answer)])
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
-        async with TrainerClient(port) as client:
-            yield client
+        yield
     finally:
         await runner.cleanup()
 
