@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from skill_contract.spec import SkillUpdateSpec
 from skill_operator import status as statuses
 from skill_operator.actions import Action, News, RemoveFinalizer
 from skill_operator.api import MILESTONES, ConditionType, Phase, Reason, SkillUpdate
@@ -135,7 +136,7 @@ def needs_neighbours(update: SkillUpdate, seen: Observed) -> bool:
     """Returns whether a plan must not miss another update: in the queue, before a rollout, and before a way back."""
     if update.spec is None:
         return False
-    facts = _learnt(Facts(update, update.spec, statuses.read_to_plan(update.status), seen, Images("", ""), 0))
+    facts = _facts(update, update.spec, seen, now=0)
     if facts.known.is_final:
         return facts.spec.revert and is_due(facts)
     is_before_rollout = facts.spec.serving and facts.known.rollout is None and facts.known.published
@@ -146,9 +147,12 @@ def asks(update: SkillUpdate, seen: Observed, now: float) -> tuple[Question, ...
     """Returns what Prometheus has to be asked before a plan is made."""
     if update.spec is None:
         return ()
-    return questions(
-        _learnt(Facts(update, update.spec, statuses.read_to_plan(update.status), seen, Images("", ""), now))
-    )
+    return questions(_facts(update, update.spec, seen, now=now))
+
+
+def _facts(update: SkillUpdate, spec: SkillUpdateSpec, seen: Observed, *, now: float) -> Facts:
+    """Returns what `plan` goes by, but for the images, which only what is created needs."""
+    return _learnt(Facts(update, spec, statuses.read_to_plan(update.status), seen, Images("", ""), now))
 
 
 def _learnt(facts: Facts) -> Facts:

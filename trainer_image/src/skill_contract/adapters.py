@@ -13,6 +13,8 @@ HELD = "true"
 REPORT_PATH = "/skillupdate/adapter"
 """Where an agent reports, on the port at which its pod is asked questions."""
 READY_PATH = "/skillupdate/ready"
+OWN, OLDER = "adapter", "adapters"
+"""Folders of a version, in PEFT's format: the adapter of its parent; of each version before that, below its name."""
 
 
 class Told(Document):

@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from skill_contract.adapters import OLDER, OWN
 from skill_contract.manifest import Manifest
 
-OWN, OLDER = "adapter", "adapters"
-"""Folders of a version: the adapter of its parent, and one for each version before of which the parent had one."""
 MOST_RANK = 256
 """Beyond it none is made: engines have a limit of their own, which is rarely above."""
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"

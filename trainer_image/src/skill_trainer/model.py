@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from skill_contract.adapters import OLDER, OWN
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
 from skill_trainer.chat_template import faults_of_the_template
@@ -32,7 +33,7 @@ from skill_trainer.packing import NO_MASK, PACKED, Packing
 from skill_trainer.stored_weights import stored_types
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
-LEFT_BEHIND = (".skill", "adapter", "adapters")
+LEFT_BEHIND = (".skill", OWN, OLDER)
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 MIN_SAVED = 64
 """Tokens from which a shared beginning is worth another pass over the weights."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skill_contract.adapters import HELD_KEY, PREVIOUS_KEY, WEIGHTS_KEY, AdapterReport, Told, model_name
-from skill_contract.manifest import FetchMessage
+from skill_contract.manifest import VERSION_PATTERN, FetchMessage
 from skill_store.adapters.bring import Bring
 from skill_store.adapters.engine import Engine, EngineAway
 from skill_store.errors import BaseMismatch, StoreError, nothing_else
@@ -26,7 +26,7 @@ from skill_store.fetch import failure
 LOOK_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 """Between two attempts at a version that could not be brought."""
-_OURS = re.compile(r"\d{6,}-[0-9a-f]{12}")
+_OURS = re.compile(VERSION_PATTERN)
 """Names of adapters that an agent has loaded; others are the user's own and stay."""
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ class Agent:
         """The name under which people ask, and under which the engine serves its own weights."""
         self._engine, self._read, self._bring = engine, told, bring
         self._told = Told()
+        self._own = self._look_at_own()
+        """About the pod's own weights, of the last look: requests ask for it, and must not wait for a disk."""
         self._loaded: frozenset[str] = frozenset()
         self._answers: str | None = None
         """None: it is not known yet what is to answer."""
@@ -76,7 +78,7 @@ class Agent:
 
     async def look(self) -> None:
         """Brings the engine one step nearer to what the pod was told; what hinders it stands in the report."""
-        self._told = self._read()
+        self._told, self._own = self._read(), self._look_at_own()
         try:
             self._loaded, self._is_up = await self._engine.loaded(), True
             await self._let_go()
@@ -129,20 +131,19 @@ class Agent:
         self._brought[weights] = fetched
 
     def _fetch(self, weights: str) -> FetchMessage:
-        own = self._own()
-        return own if self._is_own(weights) else self._bring.adapter(weights)
+        return self._own if self._is_own(weights) else self._bring.adapter(weights)
 
-    def _own(self) -> FetchMessage:
+    def _look_at_own(self) -> FetchMessage:
         """Returns the message about the pod's own weights, as its fetch container left them."""
-        own = self._bring.base_version()
+        try:
+            own = self._bring.base_version()
+        except BaseMismatch as error:
+            return failure(error, "")
         return FetchMessage(outcome="Fetched", version=own.version, digest=own.digest)
 
     def _is_own(self, weights: str) -> bool:
         """A pod that has fetched the head after a promotion has the version itself, and needs no adapter for it."""
-        try:
-            return self._own().digest == weights.rpartition("@")[2]
-        except BaseMismatch:
-            return False
+        return self._own.outcome == "Fetched" and self._own.digest == weights.rpartition("@")[2]
 
     def _is_there(self, weights: str) -> bool:
         return model_name(weights) in self._loaded or self._is_own(weights)
@@ -170,24 +171,20 @@ class Agent:
         """Returns how far it is."""
         told = self._told
         is_done = self.is_ready and self._answers == told.answering and self._may_answer(told.weights)
-        fetch, base = self._said(told.weights), self._said("")
         return AdapterReport(
             told=told,
             answers=self._answers or "",
             ready=is_done,
-            base=base.version if base else "",
-            fetch=fetch,
+            base=self._own.version,
+            fetch=self._said(told.weights),
         )
 
     def _said(self, weights: str) -> FetchMessage | None:
-        if weights:
-            said = self._brought.get(weights)
-            is_gone = said is not None and said.outcome == "Fetched" and not self._is_there(weights)
-            return None if is_gone else said
-        try:
-            return self._own()
-        except BaseMismatch as error:
-            return failure(error, weights)
+        if not weights:
+            return self._own
+        said = self._brought.get(weights)
+        is_gone = said is not None and said.outcome == "Fetched" and not self._is_there(weights)
+        return None if is_gone else said
 
     @contextmanager
     def route(self, model: str) -> Iterator[str | None]:

@@ -10,15 +10,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from skill_contract.adapters import model_name
+from skill_contract.adapters import OLDER, OWN, model_name
 from skill_contract.manifest import FetchMessage, Manifest, VersionRef, digest_of, version_name
 from skill_contract.model import ContractError
 from skill_store import layout
 from skill_store.errors import BaseMismatch, NotFound, StoreError
 from skill_store.repository import Repository
-
-OWN, OLDER = "adapter/", "adapters/"
-"""Folders of a version: the adapter of its parent; of each version before that, below its name. In PEFT's format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +69,18 @@ class Bring:
         """Returns the folder of a version in which the adapter for the engine's weights lies."""
         manifest, base = repository.manifest(ref), self.base_version()
         parent = manifest.parent.version if manifest.parent else ""
-        places = {parent: OWN} | {
-            file.path.split("/")[1]: "/".join(file.path.split("/")[:2]) + "/"
-            for file in manifest.files
-            if file.path.startswith(OLDER)
-        }
-        if not any(file.path.startswith(OWN) for file in manifest.files):
+        paths = [file.path for file in manifest.files]
+        older = {path.split("/")[1] for path in paths if path.startswith(f"{OLDER}/")}
+        places = {parent: f"{OWN}/"} | {name: f"{OLDER}/{name}/" for name in sorted(older)}
+        if not any(path.startswith(f"{OWN}/") for path in paths):
             raise NotFound(
-                f"{repository.uri}: version {ref.version} has no {OWN}; train with adaptation.lora.publish Adapter",
-                file=OWN,
+                f"{repository.uri}: version {ref.version} has no {OWN}/; train with adaptation.lora.publish Adapter",
+                file=f"{OWN}/",
             )
         if base.version not in places:
             raise BaseMismatch(
                 f"{ref.version} has adapters for {', '.join(places)}, and {self.base} holds {base.version}: let the"
                 " fetch container bring one of those, or roll the whole weights (strategy: Rolling)",
-                file=OWN,
+                file=f"{OWN}/",
             )
         return places[base.version]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from skill_contract.adapters import OWN
 from skill_contract.evaluation import Action, Evaluation, Verdict
 from skill_contract.manifest import Manifest, VersionRef
-from skill_trainer.inherited import OWN, has_adapters, inherit
+from skill_trainer.inherited import has_adapters, inherit
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
 from skill_trainer.report import DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
