@@ -100,18 +100,25 @@ def quick_update(name: str) -> dict[str, Any]:
     update["metadata"]["name"] = name
     spec = update["spec"]
     spec["skill"] = {"name": name}
-    spec["data"] = {
-        "train": "s3://skills/smoke/train.jsonl",
-        "heldOut": {"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
-    }
     spec["method"] |= {"steps": 1, "batchSize": 2}
-    spec["gates"] = {
-        "inContextGain": {"mode": "Skip"},
-        "newSkill": {"minGain": "0"},
-        "onInconclusive": "Accept",
-        "retention": {"maxDrop": "1", "minNormalized": "0"},
-    }
+    spec |= smoke()
     return update
+
+
+def smoke() -> dict[str, Any]:
+    """The data that `upload_smoke` brings, and gates that let everything through."""
+    return {
+        "data": {
+            "train": "s3://skills/smoke/train.jsonl",
+            "heldOut": {"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
+        },
+        "gates": {
+            "inContextGain": {"mode": "Skip"},
+            "newSkill": {"minGain": "0"},
+            "onInconclusive": "Accept",
+            "retention": {"maxDrop": "1", "minNormalized": "0"},
+        },
+    }
 
 
 def upload_smoke(world: World) -> None:

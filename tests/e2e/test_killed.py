@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from tests.e2e import story
-from tests.e2e.world import OPERATOR_NAMESPACE, SKILLS, World
+from tests.e2e.world import OPERATOR_NAMESPACE, World
 from tests.smollm2 import shallow, smollm2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -26,21 +26,12 @@ def _update(name: str, base: str) -> dict[str, Any]:
     del spec["serving"]
     spec["model"] = {"uri": f"s3://models/{name}", "base": f"s3://models/base/{base}"}
     spec["skill"] = {"name": "smoke"}
-    spec["data"] = {
-        "train": "s3://skills/smoke/train.jsonl",
-        "heldOut": {"uri": "s3://skills/smoke/heldout.jsonl", "grader": "contains"},
-    }
     spec["method"] |= {"steps": 12, "batchSize": 2}
     spec["training"] |= {
         "checkpoint": {"everySteps": 4, "keep": 2},
         "resources": {"requests": {"cpu": "100m", "memory": "2Gi"}},  # two side by side on this one node
     }
-    spec["gates"] = {
-        "inContextGain": {"mode": "Skip"},
-        "newSkill": {"minGain": "0"},
-        "onInconclusive": "Accept",
-        "retention": {"maxDrop": "1", "minNormalized": "0"},
-    }
+    spec |= story.smoke()
     return update
 
 
@@ -86,8 +77,7 @@ def inputs(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
         for name, folder in models.items():
             for file in folder.iterdir():
                 s3.upload_file(str(file), "models", f"base/{name}/{file.name}")
-    for part in ("train", "heldout"):
-        world.upload(SKILLS / f"smoke/{part}.jsonl", f"smoke/{part}.jsonl")
+    story.upload_smoke(world)
 
 
 @pytest.mark.usefixtures("inputs")

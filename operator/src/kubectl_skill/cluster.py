@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ class Cluster:
         query |= {"field_selector": f"metadata.name={name}"} if name else {}
         while True:
             with _answers("listing SkillUpdates"):
-                page = self._request(namespace, query)
+                call, place = self._lister(namespace)
+                page = call(*place, **query)
             found += page["items"]
             following = page["metadata"].get("continue")
             if not following:
@@ -104,10 +105,11 @@ class Cluster:
                 return found, str(page["metadata"].get("resourceVersion", ""))
             query["_continue"] = following
 
-    def _request(self, namespace: str | None, query: Mapping[str, Any]) -> Any:
+    def _lister(self, namespace: str | None) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        """Returns what lists the SkillUpdates of a namespace (None: of all), and its first arguments."""
         if namespace is None:
-            return self._objects.list_cluster_custom_object(GROUP, VERSION, PLURAL, **query)
-        return self._objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, **query)
+            return self._objects.list_cluster_custom_object, (GROUP, VERSION, PLURAL)
+        return self._objects.list_namespaced_custom_object, (GROUP, VERSION, namespace, PLURAL)
 
     def changes(self, name: str = "") -> Iterator[Mapping[str, Body]]:
         """Yields the SkillUpdates by uid, all of them or the one of that name, now and after every change, for ever.
@@ -136,11 +138,7 @@ class Cluster:
         query: dict[str, Any] = {"resource_version": version, "timeout_seconds": WATCH_SECONDS}
         query |= {"field_selector": f"metadata.name={name}"} if name else {}
         query["_request_timeout"] = (CONNECT_SECONDS, WATCH_SECONDS + READ_SECONDS)
-        place: tuple[str, ...]
-        if namespace is None:
-            place, call = (GROUP, VERSION, PLURAL), self._objects.list_cluster_custom_object
-        else:
-            place, call = (GROUP, VERSION, namespace, PLURAL), self._objects.list_namespaced_custom_object
+        call, place = self._lister(namespace)
         watching = watch.Watch()
         try:
             with _answers("watching SkillUpdates"):

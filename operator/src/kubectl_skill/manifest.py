@@ -5,19 +5,17 @@ Pure but for reading the data: `check_data` uses the trainer's own checks where 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from kubectl_skill.errors import PluginError, UsageError
+from skill_contract.command_line import assign, json_or_text
 from skill_contract.model import ContractError
-from skill_contract.spec import GraderName, SkillUpdateSpec
+from skill_contract.spec import SkillUpdateSpec
 from skill_operator.api import API_VERSION, KIND
 from skill_operator.targets.read import KINDS
-
-GRADERS: tuple[str, ...] = get_args(GraderName)
 
 
 class DataProblemError(PluginError):
@@ -101,7 +99,10 @@ def manifest(wish: Wish, namespace: str | None) -> dict[str, Any]:
     if wish.target:
         spec["serving"] = {"targetRef": _target(wish.target)}
     for text in wish.settings:
-        _put(spec, text)
+        try:
+            assign(spec, text, _value)
+        except ContractError as error:
+            raise UsageError(f"--set {error}") from error
     try:
         SkillUpdateSpec.parse(spec)
     except ContractError as error:
@@ -125,25 +126,9 @@ def _target(text: str) -> dict[str, str]:
     return {"apiVersion": known.api_version, "kind": known.name, "name": name}
 
 
-def _put(spec: dict[str, Any], text: str) -> None:
-    """Puts `path=value` into the spec; a decimal stays text, as the Kubernetes API wants it."""
-    path, found, value = text.partition("=")
-    if not found or not path:
-        raise UsageError(f"--set {text}: write PATH=VALUE, such as method.steps=40")
-    *folders, last = path.split(".")
-    place = spec
-    for folder in folders:
-        place = place.setdefault(folder, {})
-        if not isinstance(place, dict):
-            raise UsageError(f"--set {text}: {folder} has no settings below it")
-    place[last] = _value(value)
-
-
 def _value(text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
+    """A decimal stays text, as the Kubernetes API wants it."""
+    value = json_or_text(text)
     return text if isinstance(value, float) else value
 
 

@@ -246,11 +246,5 @@ def _run(store: ObjectStore, uid: str, entries: list[Entry]) -> RunFolder:
 def _parent(store: ObjectStore, key: str) -> str:
     try:
         return VersionRef.parse(json.loads(store.get(key).data)["parent"]).version
-    except (
-        NotFound,
-        ValueError,
-        TypeError,
-        KeyError,
-        RecursionError,
-    ):  # gone since, or of a version of ours that is not known
+    except (NotFound, ValueError, TypeError, KeyError, RecursionError):  # gone since, or of a version not known here
         return ""

@@ -6,10 +6,10 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from skill_contract import command_line
 from skill_contract.model import ContractError
-from skill_contract.spec import GraderName
 from skill_contract.step import TrainConfig
 
 
@@ -21,7 +21,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--data", metavar="FILE", help="training records, .jsonl, .jsonl.gz or .parquet")
     group.add_argument("--held-out", metavar="FILE", help="questions that are never trained on")
     group.add_argument(
-        "--grader", choices=get_args(GraderName), default="exact", help="of --held-out (default: %(default)s)"
+        "--grader", choices=command_line.GRADERS, default="exact", help="of --held-out (default: %(default)s)"
     )
     group.add_argument("--out", metavar="DIR", help="folder of the model repository")
     group.add_argument("--skill", metavar="NAME", help="(default: name of the --data file)")
@@ -63,37 +63,11 @@ def config_from(options: argparse.Namespace, *, needs_out: bool = True) -> Train
         "training": {"gpusPerNode": 0},
     }
     for text in options.set:
-        set_value(document, text)
+        command_line.assign(document, text)
     uid = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
     return TrainConfig.parse({**document, "update": {"namespace": "local", "name": skill, "uid": f"{skill}-{uid}"}})
 
 
 def _suite(text: str) -> dict[str, str]:
-    name, found, rest = text.partition("=")
-    if not found:
-        raise ContractError(f"--retention {text}: write NAME=FILE or NAME=FILE:GRADER")
-    uri, _, grader = rest.rpartition(":")
-    if grader in get_args(GraderName) and uri:
-        return {"name": name, "uri": uri, "grader": grader}
-    return {"name": name, "uri": rest}
-
-
-def set_value(document: dict[str, Any], text: str) -> None:
-    """Puts `PATH=VALUE` into a document, the value as JSON where it is some; raises ContractError for anything else."""
-    path, found, value = text.partition("=")
-    if not found:
-        raise ContractError(f"{text}: write PATH=VALUE, such as method.steps=40")
-    *folders, last = path.split(".")
-    place = document
-    for folder in folders:
-        place = place.setdefault(folder, {})
-        if not isinstance(place, dict):
-            raise ContractError(f"{text}: {folder} has no settings below it")
-    place[last] = _value(value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    name, uri, grader = command_line.suite(text)
+    return {"name": name, "uri": uri} | ({"grader": grader} if grader else {})

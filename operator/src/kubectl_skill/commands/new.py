@@ -11,7 +11,9 @@ import yaml
 
 from kubectl_skill.command import Command, Session
 from kubectl_skill.errors import ExitCode, RefusedError, UsageError
-from kubectl_skill.manifest import GRADERS, DataFile, Wish, check_data, manifest, upload
+from kubectl_skill.manifest import DataFile, Wish, check_data, manifest, upload
+from skill_contract.command_line import GRADERS, suite
+from skill_contract.model import ContractError
 
 EXAMPLES = """
 kubectl skill new refund-tool --model s3://models/support-llm --data s3://skills/refund/train.jsonl \\
@@ -99,15 +101,11 @@ def _wish(options: argparse.Namespace) -> Wish:
 
 
 def _retention(text: str, folder: str) -> tuple[str, DataFile]:
-    name, found, rest = text.partition("=")
-    if not found or not name or not rest:
-        raise UsageError(f"--retention {text}: write NAME=FILE or NAME=FILE:GRADER")
-    file, _, grader = rest.rpartition(":")
-    return (
-        (name, DataFile(file, folder, grader))
-        if file and grader in GRADERS
-        else (name, DataFile(rest, folder, "exact"))
-    )
+    try:
+        name, file, grader = suite(text)
+    except ContractError as error:
+        raise UsageError(str(error)) from error
+    return name, DataFile(file, folder, grader or "exact")
 
 
 def _check(wish: Wish, local: list[DataFile], session: Session) -> None:

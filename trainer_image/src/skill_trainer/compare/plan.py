@@ -10,10 +10,10 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from skill_contract.command_line import assign
 from skill_contract.model import ContractError, Document
 from skill_contract.spec import HeldOut, Suite
 from skill_contract.step import TrainConfig
-from skill_trainer.by_hand import set_value
 
 BUILT_IN = {
     "sdft-ema": (),
@@ -162,8 +162,8 @@ def config_of(
     for text in [*plan.settings, *variant.settings]:
         if not text.startswith(("method.", "gates.")):
             raise ContractError(f"variant {variant.name}: {text}: only method.… and gates.… are settings of a run")
-        set_value(document, text)
-    set_value(document, f"method.seed={seed}")
+        assign(document, text)
+    assign(document, f"method.seed={seed}")
     try:
         return TrainConfig.parse(document)
     except ContractError as error:
