@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 from skill_contract.adapters import AdapterReport, Told
@@ -13,7 +12,7 @@ from skill_operator.api import FIELD_MANAGER
 from skill_operator.manifests.serving import weights_patch
 from skill_operator.observed import Target
 from skill_operator.targets import adapters
-from skill_operator.targets.read import is_going, kind_of, target
+from skill_operator.targets.read import is_going, kind_of
 from tests.operator import raw
 from tests.operator.raw import Raw
 from tests.operator.sim import Sim
@@ -81,9 +80,8 @@ class LiveSim(Sim):
         if self.deployment is None or is_going(self.deployment):
             return None
         kind = kind_of("Deployment")
-        standing = adapters.told(kind.read(self.deployment, None), "support-llm", self.config_map)
-        seen = target(kind, self.deployment, standing, self.serving, "server")
-        seen = replace(seen, is_live=True, beside=adapters.beside(standing))
+        standing = kind.read(self.deployment, None)
+        seen = adapters.live_target(kind, self.deployment, standing, self.serving, "server", config_map=self.config_map)
         return adapters.reported(seen, self.agents, PORT)
 
     def _apply(self, action: ApplyWeights) -> None:

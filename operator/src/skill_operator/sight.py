@@ -197,16 +197,15 @@ class Lookout:
         pods = await self._api.list(PODS, self.key.namespace, standing.selector) if standing.selector else []
         if serving.strategy != "Adapter":
             return replace(observed, target=target(kind, raw, standing, pods, serving.container))
-        name = raw["metadata"]["name"]
+        name = adapter_config_map(raw["metadata"]["name"])
         try:
-            config_map = await self._api.find(CONFIG_MAPS, self.key.namespace, adapter_config_map(name))
+            config_map = await self._api.find(CONFIG_MAPS, self.key.namespace, name)
         except kube.Refused as error:
             if error.code != HTTPStatus.FORBIDDEN:
                 raise
-            return replace(observed, target_out_of_reach=_no_config_map(adapter_config_map(name)))
-        standing = adapters.told(standing, name, config_map)
-        read_so = target(kind, raw, standing, pods, serving.container)
-        return replace(observed, target=replace(read_so, is_live=True, beside=adapters.beside(standing)))
+            return replace(observed, target_out_of_reach=_no_config_map(name))
+        live = adapters.live_target(kind, raw, standing, pods, serving.container, config_map=config_map)
+        return replace(observed, target=live)
 
     async def _behind(self, name: str) -> Object | None:
         """Returns the Deployment behind a target."""

@@ -6,26 +6,34 @@ that run, and those that start later start with it. Which workload it is makes n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from skill_contract.adapters import HELD, HELD_KEY, PREVIOUS_KEY, WEIGHTS_KEY, AdapterReport
 from skill_operator.actions import Place
 from skill_operator.manifests.serving import adapter_config_map
 from skill_operator.observed import ServingPod, Target
-from skill_operator.targets.kind import Raw, Standing, at, owner
+from skill_operator.targets.kind import Kind, Raw, Standing, at, owner
+from skill_operator.targets.read import target
 
 _DATA = ("data",)
 _UNHELD = "the adapter answers already"
 
 
-def told(standing: Standing, name: str, config_map: Raw | None) -> Standing:
-    """Returns what a target says of itself, as one that is told by its ConfigMap.
+def live_target(
+    kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], container: str, *, config_map: Raw | None
+) -> Target:
+    """Returns a target as `read.target` does, but as one that is told by its ConfigMap.
 
     Args:
-        name: of the target.
         config_map: None where there is none: then it cannot be told.
     """
+    standing = _told(standing, raw["metadata"]["name"], config_map)
+    beside = str(at(standing.annotated, _DATA).get(PREVIOUS_KEY, ""))
+    return replace(target(kind, raw, standing, pods, container), is_live=True, beside=beside)
+
+
+def _told(standing: Standing, name: str, config_map: Raw | None) -> Standing:
     own = adapter_config_map(name)
     annotated = config_map or {"metadata": {"name": own}}
     place = Place(
@@ -45,22 +53,17 @@ def told(standing: Standing, name: str, config_map: Raw | None) -> Standing:
     )
 
 
-def beside(standing: Standing) -> str:
-    """Returns the version before, as the ConfigMap has it."""
-    return str(at(standing.annotated, _DATA).get(PREVIOUS_KEY, ""))
-
-
-def reported(target: Target, reports: Mapping[str, AdapterReport | None], port: int) -> Target:
+def reported(seen: Target, reports: Mapping[str, AdapterReport | None], port: int) -> Target:
     """Returns a target with what its pods' agents say.
 
     Args:
         reports: by the pods' names; None from one that does not answer.
         port: at which they were asked.
     """
-    silent = [pod.name for pod in target.pods if not pod.deleting and reports.get(pod.name) is None]
+    silent = [pod.name for pod in seen.pods if not pod.deleting and reports.get(pod.name) is None]
     more = f"; the agent of pod {silent[0]} does not answer at port {port}" if silent else ""
-    pods = tuple(_as_reported(pod, reports.get(pod.name), is_held=bool(target.pauser)) for pod in target.pods)
-    return replace(target, pods=pods, state=target.state + more)
+    pods = tuple(_as_reported(pod, reports.get(pod.name), is_held=bool(seen.pauser)) for pod in seen.pods)
+    return replace(seen, pods=pods, state=seen.state + more)
 
 
 def _as_reported(pod: ServingPod, report: AdapterReport | None, *, is_held: bool) -> ServingPod:
