@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from skill_contract.spec import SkillUpdateSpec
-from skill_operator.actions import Place
 from skill_operator.api import to_unix
 from skill_operator.manifests import serving
 from skill_operator.reading import true_conditions
-from skill_operator.targets.kind import (
-    Raw,
-    Standing,
-    config_maps,
-    containers,
-    fetchers,
-    fingerprint,
-    is_seen,
-    owner,
-    selector,
-)
+from skill_operator.targets.kind import Raw, Standing, is_seen, of_one_template, owner
 
-TEMPLATE_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
 NO_PODS = "it has 0 replicas, so that no pod can show what it serves: scale it up"
 
 
@@ -31,22 +21,11 @@ class Deployment:
         return ""
 
     def read(self, raw: Raw, _: Raw | None, /) -> Standing:
-        is_settled, state = rollout_state(raw)
-        template = raw["spec"]["template"]
         refused = true_conditions(raw).get("ReplicaFailure") or {}
-        return Standing(
-            annotated=raw,
-            place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
-            containers=containers(template),
-            fetchers=fetchers([template]),
-            config_maps=config_maps(template),
-            selector=selector(raw["spec"]["selector"]),
-            replicas=raw["spec"].get("replicas", 1),
-            is_settled=is_settled,
-            state=state,
+        return replace(
+            of_one_template(self, raw, rollout_state(raw)),
             pauser=_pauser(raw),
             unheld=_unheld(raw["spec"].get("strategy") or {}),
-            template=fingerprint(template),
             uncreated=refused.get("message", ""),
             uncreated_since=to_unix(refused.get("lastTransitionTime")),
         )

@@ -19,6 +19,7 @@ from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 
 Raw = Mapping[str, Any]
+TEMPLATE_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,28 @@ class Kind(Protocol):
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
         """Returns what a person has to do so that its pods read the annotation, with the lines to paste."""
+
+
+def of_one_template(kind: Kind, raw: Raw, progress: tuple[bool, str]) -> Standing:
+    """Returns what workloads of apps/v1 with one pod template have in common.
+
+    Args:
+        progress: whether it is settled, and how far it is in words.
+    """
+    template = raw["spec"]["template"]
+    is_settled, state = progress
+    return Standing(
+        annotated=raw,
+        place=Place(kind.api_version, kind.name, kind.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
+        containers=containers(template),
+        fetchers=fetchers([template]),
+        config_maps=config_maps(template),
+        selector=selector(raw["spec"]["selector"]),
+        replicas=raw["spec"].get("replicas", 1),
+        is_settled=is_settled,
+        state=state,
+        template=fingerprint(template),
+    )
 
 
 def fetchers(templates: Iterable[Raw]) -> tuple[str, ...]:

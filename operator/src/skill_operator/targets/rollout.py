@@ -9,8 +9,8 @@ from __future__ import annotations
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
 from skill_operator.manifests import serving
-from skill_operator.targets.deployment import NO_PODS, TEMPLATE_ANNOTATIONS, Deployment
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, selector
+from skill_operator.targets.deployment import NO_PODS, Deployment
+from skill_operator.targets.kind import TEMPLATE_ANNOTATIONS, Raw, Standing, containers, fetchers, fingerprint, selector
 
 _OWN_PODS = "rollouts-pod-template-hash"
 """On every pod of a Rollout, and on no pod of the Deployment behind it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from skill_contract.spec import SkillUpdateSpec
-from skill_operator.actions import Place
 from skill_operator.manifests import serving
-from skill_operator.targets.deployment import NO_PODS, TEMPLATE_ANNOTATIONS
-from skill_operator.targets.kind import Raw, Standing, config_maps, containers, fetchers, fingerprint, is_seen, selector
+from skill_operator.targets.deployment import NO_PODS
+from skill_operator.targets.kind import Raw, Standing, is_seen, of_one_template
 
 
 class StatefulSet:
@@ -17,19 +18,8 @@ class StatefulSet:
         return ""
 
     def read(self, raw: Raw, _: Raw | None, /) -> Standing:
-        template = raw["spec"]["template"]
-        is_settled, state = _rollout_state(raw)
-        return Standing(
-            annotated=raw,
-            place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (TEMPLATE_ANNOTATIONS,)),
-            containers=containers(template),
-            fetchers=fetchers([template]),
-            config_maps=config_maps(template),
-            selector=selector(raw["spec"]["selector"]),
-            replicas=raw["spec"].get("replicas", 1),
-            is_settled=is_settled,
-            state=state,
-            template=fingerprint(template),
+        return replace(
+            of_one_template(self, raw, _rollout_state(raw)),
             unfit=_unfit(raw["spec"].get("updateStrategy") or {}),
             keeps_broken_pods=raw["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
         )
