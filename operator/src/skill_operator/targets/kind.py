@@ -83,7 +83,7 @@ class Kind(Protocol):
 
 
 def of_one_template(kind: Kind, raw: Raw, progress: tuple[bool, str]) -> Standing:
-    """Returns what workloads of apps/v1 with one pod template have in common.
+    """Returns what workloads with one pod template, a selector and replicas have in common, as those of apps/v1.
 
     Args:
         progress: whether it is settled, and how far it is in words.
