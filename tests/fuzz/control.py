@@ -10,7 +10,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from jsonschema import Draft202012Validator
 
@@ -29,6 +29,7 @@ from tests.operator import raw
 from tests.operator.sim import Sim
 
 Raw = dict[str, Any]
+S = TypeVar("S", bound=Sim)
 _TIMES = r"^\d{4}-(0[1-9]|1[0-2])-([0-2]\d|3[01])[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)$"
 
 
@@ -100,14 +101,19 @@ def _at(bring: str) -> Sim:
 
 def _copied(bring: str) -> Sim:
     """Returns a world of its own at some phase."""
-    sim = copy.copy(_at(bring))
+    return copied(_at(bring))
+
+
+def copied(whole: S) -> S:
+    """Returns a world of its own that is as `whole`."""
+    sim = copy.copy(whole)
     sim.body, sim.jobs, sim.pods = copy.deepcopy(sim.body), copy.deepcopy(sim.jobs), copy.deepcopy(sim.pods)
     sim.deployment, sim.serving = copy.deepcopy(sim.deployment), copy.deepcopy(sim.serving)
     sim.done, sim.phases, sim.shown = [], [], []
     return sim
 
 
-def _passes(sim: Sim) -> str:
+def passes(sim: Sim) -> str:
     """Makes two passes, and returns what a person then reads."""
     for _ in range(2):
         sim.look()
@@ -141,7 +147,7 @@ def read_last_word(data: bytes) -> str:
     if which >= 4:
         sim = _copied("roll")
         sim.roll(message=text, fetch_code=which - 4, ready=which == 4)
-        return _passes(sim)
+        return passes(sim)
     step = ("check", "train", "train", "promote")[which]
     sim = _copied(step)
     sim.finish(step, keep_pod=False)
@@ -150,7 +156,7 @@ def read_last_word(data: bytes) -> str:
         sim.fail(step, raw.ended(42, text, at=sim.now))
     else:
         sim.pod(step, status)
-    return _passes(sim)
+    return passes(sim)
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------
@@ -188,7 +194,7 @@ def read_progress(data: bytes) -> str:
     except ContractError as error:
         return said(error)
     sim.progress = by_our_clock(progress, date.decode("latin-1"), raw.NOW)
-    _passes(sim)
+    passes(sim)
     return ""
 
 
@@ -244,7 +250,7 @@ def read_status(data: bytes) -> str:
     if wish in _WISHES[1:] and name != "alone":
         sim.body["spec"][wish] = True
     sim.body["status"] = status
-    _passes(sim)
+    passes(sim)
     return ""
 
 
@@ -283,7 +289,7 @@ def read_metadata(data: bytes) -> str:
         lambda: sim.body,
     )
     subjects[which]()["metadata"] |= pairs
-    return _passes(sim)
+    return passes(sim)
 
 
 def _text(value: Any) -> str:

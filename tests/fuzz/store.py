@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import shutil
@@ -106,8 +107,9 @@ def read_document(data: bytes) -> str:
 
 @cache
 def _repository() -> Path:
-    """Returns a folder in memory that is a repository at the time of an input."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    """Returns a folder that is a repository at the time of an input, until the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     data = _MANIFEST.encode()
     ref = VersionRef(version=version_name(42, digest_of(data)), digest=digest_of(data))
     manifest = folder / layout.version_folder(ref.version) / layout.MANIFEST

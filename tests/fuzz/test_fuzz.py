@@ -38,7 +38,10 @@ def test_a_slice_of_templates():
 
 def test_the_seeds_are_documents_that_are_taken():
     """Mutations of what is refused anyway would find nothing."""
-    for name in ("data", "documents", "engine", "prometheus", "journal", "safetensors", "status"):
+    for name in (
+        *("data", "documents", "engine", "prometheus", "journal", "safetensors", "status"),
+        *("object-store", "http", "agent", "questions"),
+    ):
         target = TARGETS[name]
         assert "" in {target.read(seed) for seed in target.seeds()}, name
 
@@ -121,6 +124,21 @@ FOUND_BEFORE: dict[str, tuple[str, bytes]] = {
         "engine",
         b'{"choices":[{"message":{"content":"4"},"logprobs":{"content":[{"logprob":"none"}]}}]}',
     ),
+    "a place that is none": ("http", b"models 301\r\nLocation: x:a\r\n\r\n"),
+    "models that are numbers": ("http", b'models 200\r\n\r\n{"data":[7]}'),
+    "models without end": ("http", b"models 200\r\n\r\n" + b"[" * 200_000),
+    "a question without end": ("questions", b"[" * 200_000),
+    # what answers in place of an object store
+    "no etag": ("object-store", b"get 200\r\nContent-Length: 4\r\n\r\ntext"),
+    "a length in words": ("object-store", b"read 206\r\nContent-Length: four\r\n\r\ntext"),
+    "a sum that is none": ("object-store", b'get 200\r\nETag: "a"\r\nx-amz-checksum-crc32: O6v\xb2\r\n\r\ntext'),
+    "a listing that is a page": ("object-store", b"list 200\r\n\r\n<html>log in"),
+    "a listing of text": ("object-store", b"list 200\r\n\r\n<a><Contents>x</Contents></a>"),
+    "a time that is none": (
+        "object-store",
+        b"list 200\r\n\r\n<a><Contents><Key>k</Key><Size>1</Size><LastModified>soon</LastModified></Contents></a>",
+    ),
+    "elsewhere, without end": ("object-store", b"get 301\r\n\r\n<Error><Code>PermanentRedirect</Code></Error>"),
     # who may write to the bucket, or to a cache that pods share
     "a digest that is a path": ("repository", _manifest(sha256="../../../../weights/config.json")),
     "a size below nothing": ("repository", _manifest(size=-1)),

@@ -33,6 +33,7 @@ MAX_BYTES = 16 << 20
 """Of an answer: far more than any golden prompt's, with log-probabilities."""
 _PAUSE_SECONDS = 2.0
 _TIMEOUT = httpx.Timeout(300, connect=5)
+_PLAIN = {"Accept-Encoding": "identity"}
 _BUSY = {408, 425, 429}
 _CHAT = "/v1/chat/completions"
 
@@ -69,7 +70,7 @@ def prove(
 
 def _prove_pod(pod: Pod, golden: GoldenSet, model: str, patience_seconds: float) -> PodProof:
     # No proxy of the environment stands between two pods.
-    with httpx.Client(base_url=pod.url, timeout=_TIMEOUT, trust_env=False) as client:
+    with httpx.Client(base_url=pod.url, headers=_PLAIN, timeout=_TIMEOUT, trust_env=False) as client:
         engine = _Engine(pod, client, deadline=time.monotonic() + patience_seconds)
         name = model or engine.first_model()
         with ThreadPoolExecutor(PROMPTS_AT_ONCE) as pool:
@@ -126,7 +127,7 @@ class _Engine:
                 if status < 500 and status not in _BUSY:
                     return self._content(status, text, path)
                 fault = f"HTTP {status} {_shown(text)}"
-            except httpx.RequestError as error:
+            except (httpx.RequestError, httpx.InvalidURL) as error:  # the latter in a Location
                 fault = f"{type(error).__name__}: {error}"
             if time.monotonic() + _PAUSE_SECONDS > self.deadline:
                 raise EngineUnreachable(
@@ -137,10 +138,10 @@ class _Engine:
             time.sleep(_PAUSE_SECONDS)
 
     def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
-        """Returns status and body of an answer; of one that does not end, no more than its beginning."""
+        """Returns status and body of an answer as it came; of one that does not end, no more than its beginning."""
         text = bytearray()
         with self.client.stream(method, path, json=body) as response:
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():  # nothing is unpacked: a few bytes can become gigabytes
                 text += chunk
                 if len(text) > MAX_BYTES:
                     raise EngineRefused(

@@ -25,6 +25,8 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from skill_store.errors import (
     AccessDenied,
@@ -47,6 +49,8 @@ _PART_BYTES = 64 << 20
 _CONNECTIONS = 32
 READ_SECONDS = 60.0
 """A connection on which nothing has come for so long is given up, and the range asked for again."""
+_NOT_S3 = (ArithmeticError, AttributeError, HTTPError, LookupError, RecursionError, ResponseParserError, TypeError)
+"""What boto3 raises, beside ValueError, of an answer that has not the form of S3's (seen by tests/fuzz)."""
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _DENIED |= {"AllAccessDisabled", "AccountProblem", "Forbidden", "401", "403"}
@@ -158,6 +162,13 @@ class S3Store:
             ) from error
         except (ClientError, BotoCoreError) as error:
             raise fault_of(error, place) from error
+        except StoreError:
+            raise
+        except (*_NOT_S3, ValueError) as error:
+            raise StoreUnavailable(
+                f"{place}: what answers is not as S3 describes it ({type(error).__name__}: {str(error)[:200]}); is the"
+                " endpoint an object store's, and nothing before it that answers in its place?"
+            ) from error
 
 
 def _client() -> S3Client:

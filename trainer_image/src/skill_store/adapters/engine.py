@@ -7,6 +7,7 @@ stands for is the agent's business.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol
 
 import aiohttp
@@ -15,6 +16,8 @@ from skill_store.errors import StoreError
 
 _SECONDS = aiohttp.ClientTimeout(total=300, connect=5)
 """Loading an adapter waits for a turn of the engine's, and for its disk."""
+MAX_BYTES = 4 << 20
+"""Of an answer: a list of some thousand models."""
 
 
 class EngineAway(StoreError):
@@ -54,16 +57,39 @@ async def ask(session: aiohttp.ClientSession, method: str, url: str, body: Any =
     try:
         plain = {"Accept-Encoding": "identity"}
         async with session.request(method, url, json=body, headers=plain, timeout=_SECONDS) as response:
-            text = await response.text()
-            is_json = response.content_type == "application/json"
-            return response.status, await response.json() if is_json else text
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            text = bytearray()
+            async for chunk in response.content.iter_any():
+                text += chunk
+                if len(text) > MAX_BYTES:
+                    raise EngineAway(f"what answers at {url} says more than {MAX_BYTES >> 20} MiB: is it the engine?")
+            return response.status, content(bytes(text))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise EngineAway(f"the engine does not answer at {url}: {error or type(error).__name__}") from error
 
 
+def content(text: bytes) -> Any:
+    """Returns the JSON value of an answer, or the text of one that is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text.decode(errors="replace")
+
+
 async def listed(session: aiohttp.ClientSession, url: str) -> frozenset[str]:
-    """Returns the adapters in an engine's list of models: those that have a parent; raises EngineAway."""
-    status, content = await ask(session, "GET", f"{url}/v1/models")
-    if status != 200 or not isinstance(content, dict):
-        raise EngineAway(f"the engine lists no models: HTTP {status} {str(content)[:200]}")
-    return frozenset(str(card["id"]) for card in content.get("data") or () if card.get("parent"))
+    """Returns the adapters in an engine's list of models; raises EngineAway."""
+    return adapters_in(*await ask(session, "GET", f"{url}/v1/models"))
+
+
+def adapters_in(status: int, models: Any) -> frozenset[str]:
+    """Returns the adapters in an answer to /v1/models: those that have a parent; raises EngineAway."""
+    try:
+        if status == 200:
+            return frozenset(str(card["id"]) for card in models["data"] or () if card.get("parent"))
+    except (AttributeError, LookupError, TypeError):
+        pass
+    raise EngineAway(f"the engine lists no models: HTTP {status} {shown(models)}")
+
+
+def shown(answer: Any) -> str:
+    """Returns the beginning of an answer, for a sentence."""
+    return str(answer)[:200]

@@ -74,7 +74,7 @@ class _Front:
             if model is None:
                 return _error(503, f"{self._agent.model_served} is being loaded; ask again", {"Retry-After": "1"})
             if model != question.get("model"):
-                body = json.dumps({**question, "model": model}).encode()
+                body = renamed(question, model)
             return await self._pass_on(request, body)
 
     async def _pass_on(self, request: web.Request, body: bytes) -> web.StreamResponse:
@@ -111,13 +111,22 @@ def _is_passed(path: str) -> bool:
 
 def _question(request: web.Request, body: bytes) -> dict[str, Any] | None:
     """Returns the JSON object in a request that names a model, or leaves it out; None for any other request."""
-    if request.method != "POST" or request.content_type != "application/json":
-        return None
+    return question_in(body) if request.method == "POST" and request.content_type == "application/json" else None
+
+
+def question_in(body: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object that can be asked under another name; None: the engine has its own words for it."""
     try:
         content = json.loads(body)
-    except ValueError:  # the engine has its own words for it
+        json.dumps(content)
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def renamed(question: Mapping[str, Any], model: str) -> bytes:
+    """Returns a question as it is put to another model."""
+    return json.dumps({**question, "model": model}).encode()
 
 
 def _end_to_end(headers: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from skill_store.adapters.engine import ask, listed
+from skill_store.adapters.engine import ask, listed, shown
 from skill_store.errors import AdapterRefused
 
 _LOAD, _UNLOAD = "/load_lora_adapter", "/unload_lora_adapter"
@@ -43,5 +43,5 @@ class SGLang:
         """Source: LoRAUpdateOutput, `success` and `error_message`, with HTTP 400 where it is no success."""
         status, content = await ask(self._session, "POST", f"{self._url}{path}", body)
         if status != 200 or not isinstance(content, dict) or not content.get("success"):
-            why = content.get("error_message") if isinstance(content, dict) else str(content)[:200]
-            raise AdapterRefused(f"SGLang {what}: HTTP {status} {why}")
+            why = content.get("error_message") if isinstance(content, dict) else content
+            raise AdapterRefused(f"SGLang {what}: HTTP {status} {shown(why)}")

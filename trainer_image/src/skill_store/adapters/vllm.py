@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from skill_store.adapters.engine import ask, listed
+from skill_store.adapters.engine import ask, listed, shown
 from skill_store.errors import AdapterRefused
 
 _LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -52,4 +52,4 @@ def _why(status: int, content: Any) -> str:
     error = content.get("error") if isinstance(content, dict) else None
     if status == 404 and not error:
         return "it has no such address; start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-    return f"HTTP {status} {error.get('message') if isinstance(error, dict) else str(content)[:200]}"
+    return f"HTTP {status} {shown(error.get('message') if isinstance(error, dict) else content)}"
