@@ -25,6 +25,8 @@ class Engine:
     """Of every answer's tokens; None: it refuses to tell, as `transformers serve` does."""
     model: str = "/weights"
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of every answer, besides its length."""
     url: str = ""
 
     @contextlib.contextmanager
@@ -42,7 +44,8 @@ class Engine:
             def _send(self, status: int, body: Any) -> None:
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
+                for header in {**engine.headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(*header)
                 self.end_headers()
                 self.wfile.write(data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 
 import pytest
@@ -48,6 +49,14 @@ def test_an_engine_that_tells_how_probable_its_answer_was_is_asked_once():
             (result,) = prove([Pod(name="a", url=engine.url)], recorded)
         assert (result.proved, len(engine.bodies)) == (proved, 4)
     assert "2.000 nats a token" in result.evidence()
+
+
+def test_a_packed_answer_is_not_unpacked():
+    """It was not asked for, and a few bytes become gigabytes."""
+    packed = gzip.compress(bytes(module.MAX_BYTES + 1))
+    told = Engine(lambda _: (200, packed), headers={"Content-Encoding": "gzip"})
+    with told.serve() as engine, pytest.raises(EngineRefused, match="answers no JSON but"):
+        prove([Pod(name="a", url=engine.url)], golden(1), model="/weights")
 
 
 def test_at_most_two_questions_at_once_burden_a_pod():
