@@ -15,6 +15,7 @@ import yaml
 
 from kubectl_skill.arguments import all_commands, parser
 from kubectl_skill.cli import main
+from kubectl_skill.cluster import Access, connect
 from kubectl_skill.completion import completions
 from kubectl_skill.completion import main as complete
 from kubectl_skill.errors import ExitCode
@@ -119,6 +120,22 @@ def test_no_cluster_is_one_sentence(tmp_path: Path, unused_port: int, capsys: py
         assert (told.out, len(told.err.splitlines()), words in told.err) == ("", 1, True), told.err
 
 
+def test_cluster_and_user_of_the_kubeconfig_can_be_chosen(tmp_path: Path, unused_port: int):
+    path = Path(kubeconfig(tmp_path, f"http://127.0.0.1:{unused_port}"))
+    document = yaml.safe_load(path.read_text())
+    document["clusters"].append({"name": "other", "cluster": {"server": "http://127.0.0.1:1"}})
+    document["users"].append({"name": "bot", "user": {"token": "of-the-bot"}})
+    path.write_text(yaml.safe_dump(document))
+    chosen = connect(Access(kubeconfig=str(path), cluster="other", user="bot"))
+    assert chosen.namespace == "support"
+    configuration = chosen._api.configuration
+    assert (configuration.host, configuration.api_key) == ("http://127.0.0.1:1", {"BearerToken": "Bearer of-the-bot"})
+    own = connect(Access(kubeconfig=str(path), server="http://127.0.0.1:2/", token="mine", impersonated="eve"))
+    assert own._api.configuration.host == "http://127.0.0.1:2"
+    assert own._api.configuration.api_key == {"BearerToken": "Bearer mine"}
+    assert own._api.default_headers["Impersonate-User"] == "eve"
+
+
 def test_kubeconfig_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "kubeconfig"
     for text in ("{", "- 1", "apiVersion: v1"):
@@ -155,6 +172,7 @@ def test_missing_package_is_named():
         (["list", "-o", ""], ["text", "json"]),
         (["new", "x", "--grader", "c"], ["contains", "choice"]),
         (["new", ""], []),
+        (["--as", "x", "--server", "http://127.0.0.1:1", "list", "--us"], ["--user"]),
     ],
 )
 def test_completion(words: list[str], expected: list[str] | None):

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser; parsed options have `run`, the command's function."""
     raw = argparse.RawDescriptionHelpFormatter
     whole = argparse.ArgumentParser(
-        prog="kubectl skill", description=DESCRIPTION, epilog=CODES, formatter_class=raw, parents=[_flags(None, False)]
+        prog="kubectl skill", description=DESCRIPTION, epilog=CODES, formatter_class=raw, parents=[flags()]
     )
     words = whole.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for command in all_commands():
@@ -44,23 +44,28 @@ def parser() -> argparse.ArgumentParser:
             description=f"{command.help}.",
             epilog=f"examples:\n{examples}",
             formatter_class=raw,
-            parents=[_flags(argparse.SUPPRESS, argparse.SUPPRESS)],
+            parents=[flags(argparse.SUPPRESS, argparse.SUPPRESS)],
         )
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return whole
 
 
-def _flags(absent: Any, off: Any) -> argparse.ArgumentParser:
+def flags(absent: Any = None, off: Any = False) -> argparse.ArgumentParser:
     """Returns kubectl's flags, to be added to the whole and to every command.
 
     Args:
         absent, off: the defaults; suppressed behind a command, where they would undo what stands before it.
     """
-    flags = argparse.ArgumentParser(add_help=False)
-    group = flags.add_argument_group("which cluster")
-    group.add_argument("--kubeconfig", metavar="FILE", default=absent, help="(default: $KUBECONFIG, ~/.kube/config)")
-    group.add_argument("--context", metavar="NAME", default=absent, help="of the kubeconfig (default: the current one)")
+    found = argparse.ArgumentParser(add_help=False)
+    group = found.add_argument_group("which cluster, and as whom (as with kubectl)")
     group.add_argument("-n", "--namespace", metavar="NAME", default=absent, help="(default: that of the context)")
     group.add_argument("-A", "--all-namespaces", action="store_true", default=off, help="for list and watch")
-    return flags
+    group.add_argument("--kubeconfig", metavar="FILE", default=absent, help="(default: $KUBECONFIG, ~/.kube/config)")
+    group.add_argument("--context", metavar="NAME", default=absent, help="of the kubeconfig (default: the current one)")
+    group.add_argument("--cluster", metavar="NAME", default=absent, help="of the kubeconfig, for the context's")
+    group.add_argument("--user", metavar="NAME", default=absent, help="of the kubeconfig, for the context's")
+    group.add_argument("-s", "--server", metavar="URL", default=absent, help="of the API, for the kubeconfig's")
+    group.add_argument("--token", metavar="TOKEN", default=absent, help="for the kubeconfig's way to log in")
+    group.add_argument("--as", dest="impersonated", metavar="USER", default=absent, help="with this user's rights")
+    return found

@@ -13,12 +13,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config.kube_config import KubeConfigMerger
 from urllib3.exceptions import HTTPError
 
 from kubectl_skill.errors import NotFoundError, PluginError, RefusedError, UnavailableError, UsageError
@@ -212,7 +214,22 @@ def _when(event: Body) -> str:
     return next((str(time) for time in times if time), "")
 
 
-def connect(kubeconfig: str | None, context: str | None, namespace: str | None, *, everywhere: bool) -> Cluster:
+@dataclass(frozen=True)
+class Access:
+    """Which cluster, and as whom: kubectl's flags. None: what the kubeconfig says."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    cluster: str | None = None
+    user: str | None = None
+    server: str | None = None
+    token: str | None = None
+    impersonated: str | None = None
+    namespace: str | None = None
+    all_namespaces: bool = False
+
+
+def connect(access: Access) -> Cluster:
     """Returns the cluster that the flags, KUBECONFIG, the default file or the pod's own account name.
 
     Raises:
@@ -222,27 +239,54 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None, 
     configuration = client.Configuration()
     configuration.retries = False
     try:
-        own = _configure(configuration, kubeconfig, context)
+        own = _configure(configuration, access)
+        _override(configuration, access)
         api = client.ApiClient(configuration)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, LookupError) as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnavailableError(f"no cluster to talk to: {words}: see kubectl config get-contexts") from error
-    return Cluster(api, namespace or own, everywhere=everywhere)
+    if access.impersonated:
+        api.set_default_header("Impersonate-User", access.impersonated)
+    return Cluster(api, access.namespace or own, everywhere=access.all_namespaces)
 
 
-def _configure(configuration: client.Configuration, kubeconfig: str | None, context: str | None) -> str:
+def _configure(configuration: client.Configuration, access: Access) -> str:
     """Reads the configuration and returns its own namespace."""
-    files = kubeconfig or os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
+    files = access.kubeconfig or os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
     there = any(Path(each).expanduser().is_file() for each in files.split(os.pathsep) if each)
-    if not there and not (kubeconfig or context) and _NAMESPACE_OF_POD.is_file():
+    named = access.kubeconfig or access.context or access.cluster or access.user
+    if not there and not named and access.server:
+        return "default"
+    if not there and not named and _NAMESPACE_OF_POD.is_file():
         config.load_incluster_config(client_configuration=configuration)
         return _NAMESPACE_OF_POD.read_text().strip()
     if not there:
         raise config.ConfigException(f"there is no kubeconfig at {files}")
-    config.load_kube_config(files, context, configuration, persist_config=False)
-    contexts, current = config.list_kube_config_contexts(files)
-    chosen = next((each for each in contexts if each["name"] == context), current) if context else current
-    return str((chosen.get("context") or {}).get("namespace") or "default")
+    merged = KubeConfigMerger(files).config
+    if merged is None:
+        raise config.ConfigException(f"there is nothing in {files}")
+    chosen = _chosen(merged, access)
+    config.load_kube_config_from_dict(merged, chosen["name"], configuration, persist_config=False)
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _chosen(merged: Any, access: Access) -> dict[str, Any]:
+    """Returns the context that is used, with the cluster and the user that the flags name in the place of its own."""
+    name = access.context or merged["current-context"]
+    chosen: dict[str, Any] = merged["contexts"].get_with_name(name).value
+    named = {"cluster": access.cluster, "user": access.user}
+    chosen["context"] = (chosen.get("context") or {}) | {part: each for part, each in named.items() if each}
+    return chosen
+
+
+def _override(configuration: client.Configuration, access: Access) -> None:
+    """A server and a token of the flags win over all that a kubeconfig says of them."""
+    if access.server:
+        configuration.host = access.server.rstrip("/")
+    if access.token:
+        configuration.api_key = {"BearerToken": f"Bearer {access.token}"}
+        configuration.refresh_api_key_hook = None
+        configuration.cert_file = configuration.key_file = None  # who shows a certificate, too, is known by it
 
 
 class _TooOldError(Exception):

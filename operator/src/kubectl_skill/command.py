@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,9 @@ class Session:
     @cached_property
     def cluster(self) -> Cluster:
         # Here and not above: help and completion of commands need no cluster, and its client loads slowly.
-        from kubectl_skill.cluster import connect  # noqa: PLC0415
+        from kubectl_skill.cluster import Access, connect  # noqa: PLC0415
 
-        given = self.options
-        return connect(given.kubeconfig, given.context, given.namespace, everywhere=given.all_namespaces)
+        return connect(Access(**{field.name: getattr(self.options, field.name) for field in fields(Access)}))
 
     @cached_property
     def out(self) -> Console:

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from kubectl_skill.arguments import parser
+from kubectl_skill.arguments import flags, parser
 from kubectl_skill.command import Session
 from kubectl_skill.errors import PluginError
 
@@ -77,12 +77,10 @@ def _actions(chosen: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _names(before: Sequence[str]) -> list[str]:
-    flags = argparse.ArgumentParser(add_help=False)
-    for names in (("--kubeconfig",), ("--context",), ("-n", "--namespace")):
-        flags.add_argument(*names)
-    options, _ = flags.parse_known_args(list(before))
+    options, _ = flags().parse_known_args(list(before))
+    options.all_namespaces = False
     try:
-        found = Session(argparse.Namespace(**vars(options), all_namespaces=False)).cluster.updates()
+        found = Session(options).cluster.updates()
     except PluginError:
         return []
     return [body["metadata"]["name"] for body in found]

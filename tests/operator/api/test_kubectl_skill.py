@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from kubectl_skill.cli import main
-from kubectl_skill.cluster import connect
+from kubectl_skill.cluster import Access, connect
 from kubectl_skill.errors import ExitCode, RefusedError
 from kubectl_skill.reasons import all_words, plain
 from tests.cluster.binaries import binary
@@ -221,8 +221,19 @@ async def test_explain_does_without_what_you_may_not_list(plane: ControlPlane, p
     assert "note: without events: " in found.err
 
 
+async def test_flags_of_kubectl_say_which_cluster_and_as_whom(plane: ControlPlane, place: Place, skill: Skill):
+    await place.update("seen", serving=False)
+    refused = await skill("status", "seen", "--as", "somebody")
+    assert (refused.code, 'User "somebody" cannot get' in refused.err) == (ExitCode.REFUSED, True), refused.err
+    assert (await skill("status", "seen", "--as", "somebody", user="nobody")).code == ExitCode.REFUSED
+    stranger = await skill("status", "seen", "--token", "of-nobody")
+    assert (stranger.code, "log in" in stranger.err) == (ExitCode.REFUSED, True), stranger.err
+    away = await skill("status", "seen", "--server", "https://127.0.0.1:1")
+    assert (away.code, "does not answer" in away.err) == (ExitCode.UNAVAILABLE, True), away.err
+
+
 async def test_change_meets_the_object_that_was_looked_at_and_no_other(plane: ControlPlane, place: Place):
-    cluster = connect(str(plane.kubeconfig), None, place.namespace, everywhere=False)
+    cluster = connect(Access(kubeconfig=str(plane.kubeconfig), namespace=place.namespace))
     created = await place.update("again", serving=False)
     looked_at = await asyncio.to_thread(cluster.update, "again")
     await place.delete("skillupdates", "again")
