@@ -94,9 +94,9 @@ audit: .venv/synced ## Known holes in what uv.lock pins, asked of api.osv.dev (w
 	$(UV) audit --frozen --preview-features audit-command
 
 .PHONY: release
-release: .venv/synced ## VERSION=0.2.0, and DRY_RUN=1 or REGISTRY=…: wheel, chart, SBOMs, sums, images, commit, tag (CONTRIBUTING.md)
+release: .venv/synced ## VERSION=0.2.0, and DRY_RUN=1 or REGISTRY=…: wheel, chart, SBOMs, images, sums, commit, tag (CONTRIBUTING.md)
 	$(PYTHON) -m release $(VERSION) --uv $(UV) --helm "$$(command -v helm || $(PYTHON) -c 'from tests.cluster.binaries import binary; print(binary("helm"))')" \
-		$(if $(DRY_RUN),--dry-run) $(if $(REGISTRY),--registry $(REGISTRY))
+		$(if $(DRY_RUN),--dry-run) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(BASE),--base $(BASE))
 
 .PHONY: down
 down: .venv/synced ## Take the demo's and the tests' cluster away (its caches stay)
