@@ -86,7 +86,7 @@ gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through 
 	$(PYTHON) -m pytest tests/gitops tests/operator/api/git_stories.py
 
 .PHONY: fuzz
-fuzz: .venv/synced ## Broken documents, a million, for every reader of others' bytes, into docs/security.md (half an hour; atheris is for Linux and macOS)
+fuzz: .venv/synced ## Broken documents, 1.5 million, for every reader of others' bytes, into docs/security.md (half an hour; atheris is for Linux and macOS)
 	$(UV) run --no-sync --with "atheris==3.0.0" python -m tests.fuzz --write docs/security.md
 
 .PHONY: audit
