@@ -98,7 +98,13 @@ def test_flags_stand_before_or_after_the_command(words: list[str]):
     assert (options.namespace, options.context, options.name, options.all_namespaces) == ("team", "c", "x", False)
 
 
-@pytest.mark.parametrize("words", [[], ["dance"], ["status"], ["list", "-o", "yaml"]])
+def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == ExitCode.USAGE
+    shown = capsys.readouterr().err
+    assert all(command.help.split()[0] in shown for command in COMMANDS.values())
+
+
+@pytest.mark.parametrize("words", [["dance"], ["status"], ["list", "-o", "yaml"]])
 def test_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main(words)

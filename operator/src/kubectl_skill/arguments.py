@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+from importlib.metadata import version
 from typing import Any
 
 from kubectl_skill import commands
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="kubectl skill", description=DESCRIPTION, epilog=CODES, formatter_class=raw, parents=[flags()]
     )
+    whole.add_argument("--version", action="version", version=f"kubectl-skill {version('skillupdate')}")
     words = whole.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for command in all_commands():
         examples = "".join(f"  {line}\n" for line in command.examples.strip().splitlines())

@@ -19,7 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         print(f"kubectl-skill needs the package {missing.name}: pip install 'skillupdate[kubectl]'", file=sys.stderr)
         return ExitCode.UNAVAILABLE
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:  # who types `kubectl skill` wants to know what there is
+        parser().print_help(sys.stderr)
+        return ExitCode.USAGE
+    options = parser().parse_args(words)
     session = Session(options)
     try:
         return int(options.run(options, session))
