@@ -71,9 +71,12 @@ CATALOGUE = {
         "5 minutes",
         config="github.com/argoproj/argo-rollouts",
     ),
+    "kserve-controller": Module(
+        {"kserve": "github.com/kserve/kserve/cmd/manager"}, "a quarter of an hour", config="github.com/kserve/kserve"
+    ),
     "argocd": Module({"argocd": "."}, "4 minutes"),
     "flux": Module({"flux": "."}, "2 minutes"),
-    # Their CRDs only; KServe's controller is played, Argo CD's and Flux's own code is above.
+    # Their CRDs only, for tests that play KServe's controller or ask Argo CD's and Flux's own code, which is above.
     "kserve": Module({}, "a few seconds", config="github.com/kserve/kserve"),
     "argocd-crds": Module({}, "half a minute", config="github.com/argoproj/argo-cd/v3"),
     "flux-kustomize": Module({}, "a few seconds", config="github.com/fluxcd/kustomize-controller"),

@@ -14,7 +14,7 @@ from tests.cluster.binaries import binary, cache_folder, locked
 from tests.cluster.console import ClusterError, run, say
 from tests.cluster.controlplane import PROCESSES as PLANE_PROCESSES
 from tests.cluster.controlplane import ControlPlane, Endpoints
-from tests.cluster.engines import Engine
+from tests.cluster.engines import Engine, KServe, Rollouts
 from tests.cluster.leftovers import remove_pods
 from tests.cluster.node import PROCESSES as NODE_PROCESSES
 from tests.cluster.node import Node
@@ -98,8 +98,12 @@ def is_up() -> bool:
         return False
 
 
-def engine(program: str) -> Engine:
-    """Return JobSet's or Kueue's controller for the node of this machine, for the caller to install, start and stop."""
+def engine(program: str) -> Engine | Rollouts:
+    """Return another project's controller for the node of this machine, for the caller to install, start and stop."""
+    if program == "argo-rollouts":
+        return Rollouts(_here().kubeconfig, _folder())
+    if program == "kserve":
+        return KServe(_here().kubeconfig, _folder(), host=network.NODE, enter=network.ENTER)
     return Engine(program, _here().kubeconfig, _folder(), host=network.NODE, enter=network.ENTER)
 
 

@@ -38,9 +38,12 @@ _CONFIGURATIONS: dict[str, Manifest] = {
         "featureGates": {"VisibilityOnDemand": False},  # an aggregated API server of its own
     },
 }
-_GROUPS = ({"batch"}, {"jobset.x-k8s.io"}, {"kueue.x-k8s.io"}, {"leaderworkerset.x-k8s.io"})
+_GROUPS = ({"batch"}, {"jobset.x-k8s.io"}, {"kueue.x-k8s.io"}, {"leaderworkerset.x-k8s.io"}, {"serving.kserve.io"})
 """API groups whose webhooks are installed; those of other frameworks, and of every pod, have nothing to do here."""
-_ITS_PODS = {"lws": {"matchExpressions": [{"key": "leaderworkerset.sigs.k8s.io/name", "operator": "Exists"}]}}
+_ITS_PODS = {
+    "lws": {"matchExpressions": [{"key": "leaderworkerset.sigs.k8s.io/name", "operator": "Exists"}]},
+    "kserve": {"matchExpressions": [{"key": "serving.kserve.io/inferenceservice", "operator": "Exists"}]},
+}
 """Whose webhooks see pods, and which: as its own kustomization narrows them."""
 
 
@@ -62,7 +65,7 @@ class Engine:
         self._webhook_port, self._health_port = free_port(), free_port()
         self._certificates = folder / program / "certificates"
         self._authority = Authority.create(folder / program / "pki")
-        self._makes_certificates = "internalCertManagement" not in _CONFIGURATIONS[program]
+        self._makes_certificates = program == "kueue"
 
     def install(self) -> None:
         """Apply all that the engine needs; before kube-controller-manager starts, so that its garbage collector knows.
@@ -71,6 +74,8 @@ class Engine:
         """
         document = {"apiVersion": "v1", "kind": "List", "items": list(self._manifests())}
         self._kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(document))
+        crds = [f"crd/{crd['metadata']['name']}" for crd in self._crds()]
+        self._kubectl("wait", "--for=condition=Established", "--timeout=60s", *crds)  # KServe ends where one is not
 
     def _manifests(self) -> Iterator[Manifest]:
         service = {"type": "ExternalName", "externalName": "localhost"}
@@ -92,11 +97,9 @@ class Engine:
             pair = self._authority.issue(self._program, self._service, hosts=hosts)
             _replace(self._certificates / "tls.crt", pair.certificate.read_bytes())
             _replace(self._certificates / "tls.key", pair.key.read_bytes())
-        configuration = self._certificates.with_name("configuration.json")
-        configuration.write_text(json.dumps(self._configuration()))  # JSON is YAML
         program, processes = self._program, self._processes
-        environment = {"KUBECONFIG": str(self._kubeconfig)}
-        processes.start(program, [*self._enter, binary(program), f"--config={configuration}"], environment)
+        environment = {"KUBECONFIG": str(self._kubeconfig)} | self._environment()
+        processes.start(program, [*self._enter, binary(program), *self._flags()], environment)
         if self._makes_certificates:
             processes.wait(program, self._take_certificates, f"the certificate of {program}", 60)
             wait_until(self._has_trust, f"the trust in {program}'s webhooks", 60, processes.log(program))
@@ -105,6 +108,14 @@ class Engine:
     def stop(self) -> None:
         """End the controller."""
         self._processes.stop(self._program, seconds=3)
+
+    def _flags(self) -> list[str]:
+        configuration = self._certificates.with_name("configuration.json")
+        configuration.write_text(json.dumps(self._configuration()))  # JSON is YAML
+        return [f"--config={configuration}"]
+
+    def _environment(self) -> dict[str, str]:
+        return {}
 
     def _configuration(self) -> Manifest:
         return _CONFIGURATIONS[self._program] | {
@@ -176,6 +187,37 @@ class Engine:
         knock = f"import socket; socket.create_connection(({LOOPBACK!r}, {self._webhook_port}), 1).close()"
         knocking = [*self._enter, sys.executable, "-c", knock]
         return subprocess.run(knocking, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+class KServe(Engine):
+    """KServe in its Standard mode, which is told by flags and a ConfigMap, and has its manifests in other places."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, *, host: str = LOOPBACK, enter: Sequence[str] = ()) -> None:
+        super().__init__("kserve", kubeconfig, folder, host=host, enter=enter)
+        self._namespace, self._service = "kserve", "kserve-webhook-server-service"
+        # Where its library looks, below the folder for temporary files, and where no flag leads.
+        self._temporary = folder / "kserve"
+        self._certificates = self._temporary / "k8s-webhook-server" / "serving-certs"
+
+    def _manifests(self) -> Iterator[Manifest]:
+        yield from super()._manifests()
+        (settings,) = _load(self._folder / "configmap" / "inferenceservice.yaml")
+        standard = {"deploy": {"defaultDeploymentMode": "Standard"}}
+        without_gateways = {"ingress": json.loads(settings["data"]["ingress"]) | {"disableIngressCreation": True}}
+        data = {name: json.dumps(value) for name, value in (standard | without_gateways).items()}
+        yield settings | {"data": settings["data"] | data}
+
+    def _flags(self) -> list[str]:
+        health = f"--health-probe-addr={self._host}:{self._health_port}"
+        return ["--metrics-addr=0", health, f"--webhook-port={self._webhook_port}"]
+
+    def _environment(self) -> dict[str, str]:
+        return {"TMPDIR": str(self._temporary), "POD_NAMESPACE": self._namespace}
+
+    def _crds(self) -> Iterator[Manifest]:
+        folder = self._folder / "crd" / "full"
+        for file in sorted([*folder.glob("*.io_*.yaml"), *folder.glob("clusterstoragecontainer/*.io_*.yaml")]):
+            yield from _load(file)
 
 
 class Rollouts:

@@ -10,7 +10,7 @@ from tests.cluster.binaries import CATALOGUE, binary, built
 from tests.cluster.console import ClusterError
 from tests.cluster.controlplane import PROCESSES, ControlPlane
 
-_NOT_OF_THE_CLUSTER = {"kwok", "lws", "argo-rollouts", "argocd", "flux"}
+_NOT_OF_THE_CLUSTER = {"kwok", "lws", "argo-rollouts", "kserve-controller", "argocd", "flux"}
 """Modules for a benchmark, for other targets, and for the tests that are marked with gitops."""
 
 
@@ -46,6 +46,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             _build(["jobset", "kueue"])
         if "targets" in rungs:
             _build(["lws", "argo-rollouts"])
+        if "kserve" in rungs:
+            _build(["kserve"])
         if "gitops" in rungs:
             _build(["argocd", "flux"])
         if "world" in fixtures:  # the end-to-end stories: operator, trainer and a served model

@@ -48,9 +48,9 @@ class Asked:
 
 
 @contextlib.contextmanager
-def asking(world: World, service: str) -> Iterator[Asked]:
+def asking(world: World, service: str, model: str = "/weights") -> Iterator[Asked]:
     """A client asks a Service as long as the context lasts; it has had its first answer when this begins."""
-    world.apply(_pod(world, service))
+    world.apply(_pod(world, service, model))
     try:
         world.wait_for_words(_NAME, '"error": ""')
         asked = Asked(world)
@@ -60,13 +60,13 @@ def asking(world: World, service: str) -> Iterator[Asked]:
         world.kubectl("delete", "pod", _NAME, "--grace-period=0", "--force")
 
 
-def _pod(world: World, service: str) -> dict[str, object]:
+def _pod(world: World, service: str, model: str) -> dict[str, object]:
     security = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     container = {
         "name": "client",
         "image": world.images["store"],
         "command": ["python", "-c", Path(client.__file__).read_text()],
-        "env": [{"name": "URL", "value": f"http://{service}"}],
+        "env": [{"name": "URL", "value": f"http://{service}"}, {"name": "MODEL", "value": model}],
         "securityContext": security,
     }
     spec = {

@@ -16,7 +16,7 @@ ASKERS = 2
 PAUSE_S = 0.4
 TIMEOUT_S = 60
 BODY = {
-    "model": "/weights",
+    "model": os.environ.get("MODEL", "/weights"),
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "max_tokens": 1,
     "stream": False,

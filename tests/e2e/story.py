@@ -85,6 +85,14 @@ def wait_for(
     raise AssertionError("unreachable: watch ends by TimeoutError")
 
 
+def wait_for_phase(world: World, name: str, phase: str) -> dict[str, Any]:
+    """Waits until an update that has ended is in a phase that somebody has asked for since, and returns it."""
+    for update in world.watch("skillupdate", name, 900):
+        if update["status"]["phase"] == phase:
+            return update
+    raise AssertionError("unreachable: watch ends by TimeoutError")
+
+
 def wait_for_result(world: World, name: str) -> dict[str, Any]:
     """Waits until an update with manual approval shows its scores, and returns it."""
     return wait_for(world, name, lambda update: update.get("status", {}).get("phase") == "AwaitingApproval")

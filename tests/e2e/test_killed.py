@@ -1,7 +1,11 @@
-"""Killing the trainer, one of two trainers, or the operator costs time only: training goes on from its checkpoint."""
+"""Killing the trainer, one of two trainers, or the operator, and upgrading it, costs time only.
+
+Training goes on from its checkpoint.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -62,10 +66,12 @@ def _weights(world: World, name: str) -> str:
     return digest
 
 
-def _wait_for_checkpoint(world: World, name: str) -> None:
-    """Returns when a run has saved its first checkpoint; it is no further than the step of its second then."""
+def _wait_for_checkpoint(world: World, name: str) -> str:
+    """Waits until a run has saved its first checkpoint, and returns its pod's uid; it is short of its second then."""
     update = story.wait_for(world, name, lambda update: "pod" in update.get("status", {}).get("training", {}))
-    world.wait_for_words(update["status"]["training"]["pod"], "saved step")
+    pod = update["status"]["training"]["pod"]
+    world.wait_for_words(pod, "saved step")
+    return str(world.get("pod", pod)["metadata"]["uid"])
 
 
 @pytest.fixture(scope="module")
@@ -81,27 +87,34 @@ def inputs(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.mark.usefixtures("inputs")
-def test_killed_trainer_and_operator_end_with_the_same_weights(world: World):
-    world.apply(_update("disturbed", "shallow"))
-    _wait_for_checkpoint(world, "disturbed")
-    assert _kill_processes("skill-trainer train") > 0
+def test_killed_trainer_and_upgraded_and_killed_operator_end_with_the_same_weights(world: World):
+    world.apply(_update("disturbed", "shallow"), _update("undisturbed", "shallow"))
+    assert _kill_processes("skill-trainer train", _wait_for_checkpoint(world, "disturbed")) > 0
+    (training,) = _trainings(world, "disturbed")
+    world.install_operator("podAnnotations.upgraded=yes")
     story.wait_for(world, "disturbed", lambda update: update["status"].get("training", {}).get("restarts", 0) >= 1)
     assert _kill_processes("skill-operator") > 0
-    world.apply(_update("undisturbed", "shallow"))
 
     disturbed = story.settle(world, "disturbed")
     undisturbed = story.settle(world, "undisturbed")
     assert (disturbed["status"]["phase"], undisturbed["status"]["phase"]) == ("Succeeded", "Succeeded")
     assert _weights(world, "disturbed") == _weights(world, "undisturbed")
-    pods = world.cluster.kubectl(
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "get",
-        "pods",
-        "--output",
-        "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
+    (operator,) = (pod for pod in _operators(world) if pod["metadata"].get("annotations", {}).get("upgraded") == "yes")
+    assert operator["status"]["containerStatuses"][0]["restartCount"] > 0, "it was killed"
+    (ended,) = _trainings(world, "disturbed")
+    assert ended["metadata"]["uid"] == training["metadata"]["uid"], (
+        "neither upgrade nor kill may begin another training"
     )
-    assert any(int(count) > 0 for count in pods.split()), "the operator was killed, so its container has restarted"
+    assert ended["status"]["completionTime"] > operator["metadata"]["creationTimestamp"], "it was under way meanwhile"
+
+
+def _trainings(world: World, update: str) -> list[dict[str, Any]]:
+    return world.items("jobs", f"sdft.dev/update={update},sdft.dev/step=train")
+
+
+def _operators(world: World) -> list[dict[str, Any]]:
+    pods = world.cluster.kubectl("--namespace", OPERATOR_NAMESPACE, "get", "pods", "--output", "json")
+    return list(json.loads(pods)["items"])
 
 
 @pytest.mark.usefixtures("inputs", "jobset")

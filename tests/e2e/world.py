@@ -57,10 +57,14 @@ class World:
         self.kubectl("apply", "--filename", "-", stdin=json.dumps(everything))
 
     def apply_file(self, path: Path) -> None:
-        """Applies a file of the examples; the images of the project are those that this cluster was given."""
+        """Applies a file of the examples."""
+        self.apply(*self.example(path))
+
+    def example(self, path: Path) -> list[dict[str, Any]]:
+        """Returns a file's documents; the images of the project are those that this cluster was given."""
         image = re.compile(r"image: skillupdate/(\w+)$", re.MULTILINE)
         text = image.sub(lambda match: f"image: {self.images[match[1]]}", path.read_text())
-        self.kubectl("apply", "--filename", "-", stdin=text)
+        return list(yaml.safe_load_all(text))
 
     def watch(self, kind: str, name: str, timeout_s: float) -> Iterator[dict[str, Any]]:
         """Yields the object now and after each change, until the caller has seen enough; watches anew where one ends.
@@ -110,8 +114,12 @@ class World:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
         self.cluster.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump(namespace))
 
-    def install_operator(self) -> None:
-        """Installs (or upgrades to) the chart of this checkout, with the images that the cluster was given."""
+    def install_operator(self, *more: str) -> None:
+        """Installs (or upgrades to) the chart of this checkout, with the images that the cluster was given.
+
+        Args:
+            more: values, as `--set` takes them.
+        """
         values = [
             f"--set=image.{name}.{key}={value}"
             for name in ("operator", "store", "trainer")
@@ -129,6 +137,7 @@ class World:
             "--timeout",
             "180s",
             *values,
+            *(f"--set={value}" for value in more),
         )
 
     def start_storage(self) -> None:
@@ -222,7 +231,7 @@ def fetched(pod: dict[str, Any]) -> dict[str, Any]:
     """Returns the fetch container's own words in a serving pod: its FetchMessage."""
     for status in pod["status"].get("initContainerStatuses", []):
         ended = status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
-        if status["name"] == "weights" and ended:
+        if status["name"] in {"weights", "storage-initializer"} and ended:
             return json.loads(ended["message"])
     return {}
 
