@@ -52,6 +52,7 @@ def test_adapter_is_taken_back_loaded_and_reverted_in_the_same_pods(world: World
         status = story.settle(world, "altered")["status"]
         assert status["phase"] == "RolledBack", status
         assert condition({"status": status}, "Stalled")["reason"] == "DigestMismatch"
+        say(f"From the fault to the last pod back {story.seconds_back(status):.0f} s")
 
         world.apply(_update("good", approval="Manual"))
         story.wait_for_result(world, "good")

@@ -46,8 +46,10 @@ class Computing(VLLMDouble):
     def unloaded(self, name: str) -> Reply:
         with self._one:
             status, said = super().unloaded(name)
-            if status == 200:
+            if status == 200 and self.adapters:
                 self._network.delete_adapter(name)
+            elif status == 200:  # PEFT cannot compute with none
+                self._network = self._network.unload()
         return status, said
 
     def answered(self, body: dict[str, Any]) -> Reply:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -100,6 +101,13 @@ def wait_for_result(world: World, name: str) -> dict[str, Any]:
 
 def approve(world: World, name: str) -> None:
     world.kubectl("patch", "skillupdate", name, "--type=merge", "--patch", '{"spec":{"approved":true}}')
+
+
+def seconds_back(status: dict[str, Any]) -> float:
+    """Returns how long it took from the fault until all pods were back, in seconds."""
+    way_back = status["rollout"]["rollback"]
+    fault, end = (datetime.fromisoformat(way_back[name]) for name in ("faultAt", "finishedAt"))
+    return (end - fault).total_seconds()
 
 
 def quick_update(name: str) -> dict[str, Any]:
