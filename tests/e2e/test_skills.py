@@ -10,7 +10,6 @@ import pytest
 from tests.e2e import story
 from tests.e2e.asking import asking
 from tests.e2e.world import World, condition, fetched
-from tests.skills.make import TARN_OAKE, encode, held_out_records, train_records
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -69,13 +68,7 @@ def test_served_model_answers_what_it_could_not_before(world: World, first_skill
 
 
 def test_second_skill_stands_on_the_first_and_nobody_notices_its_rollout(world: World, first_skill: dict[str, Any]):
-    # Half of its facts, in as many steps: each is seen as often, in half of the time.
-    records = {
-        "train": train_records("Tarn & Oake", TARN_OAKE[:8]),
-        "heldout": held_out_records("Tarn & Oake", TARN_OAKE[:8]),
-    }
-    for part, lines in records.items():
-        world.upload(encode(lines).encode(), f"tarn-oake/{part}.jsonl")
+    story.upload_skill(world, "tarn-oake")
     with world.storage():
         before = world.repository(story.MODEL).head()
     assert before is not None
@@ -84,7 +77,7 @@ def test_second_skill_stands_on_the_first_and_nobody_notices_its_rollout(world: 
     update["spec"]["skill"] = {"name": "tarn-oake", "description": "Knows the company Tarn & Oake"}
     update["spec"]["data"]["train"] = "s3://skills/tarn-oake/train.jsonl"
     update["spec"]["data"]["heldOut"]["uri"] = "s3://skills/tarn-oake/heldout.jsonl"
-    update["spec"]["method"] |= {"optimizer": {"learningRate": "6e-5"}, "steps": 28, "batchSize": 4}
+    update["spec"]["method"] |= {"optimizer": {"learningRate": "6e-5"}, "steps": 28}
     # Wide: fifty questions of the first skill leave an interval of more than 0.1 on each side (docs/evidence.md).
     update["spec"]["gates"] = {"approval": "Manual", "retention": {"maxDrop": "0.35", "minNormalized": "0.5"}}
     world.apply(update)
