@@ -65,7 +65,7 @@ class Engine:
         self._webhook_port, self._health_port = free_port(), free_port()
         self._certificates = folder / program / "certificates"
         self._authority = Authority.create(folder / program / "pki")
-        self._makes_certificates = program == "kueue"
+        self._makes_certificates = program == "kueue"  # the others are given them
 
     def install(self) -> None:
         """Apply all that the engine needs; before kube-controller-manager starts, so that its garbage collector knows.

@@ -2,7 +2,8 @@
 
 Source: KServe 0.17, raw deployment reconciler (`createRawDefaultDeployment`, `PropagateRawStatus`): a Deployment
 `<name>-predictor` whose pod template has the predictor's annotations, ready when that is available. Its own controller
-is not built here: with Knative, Istio and KEDA in it that takes longer than the tests of all other kinds together.
+(tests/e2e/target_stories.py) is not built for these tests: with Knative, Istio and KEDA in it that takes longer than
+the tests of all other kinds together.
 """
 
 from __future__ import annotations
