@@ -15,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 
+from tests.cluster.processes import wait_until
 from tests.e2e import story
 from tests.e2e.world import OPERATOR_NAMESPACE, World
 from tests.smollm2 import shallow, smollm2
@@ -99,22 +100,24 @@ def test_killed_trainer_and_upgraded_and_killed_operator_end_with_the_same_weigh
     undisturbed = story.settle(world, "undisturbed")
     assert (disturbed["status"]["phase"], undisturbed["status"]["phase"]) == ("Succeeded", "Succeeded")
     assert _weights(world, "disturbed") == _weights(world, "undisturbed")
-    (operator,) = (pod for pod in _operators(world) if pod["metadata"].get("annotations", {}).get("upgraded") == "yes")
-    assert operator["status"]["containerStatuses"][0]["restartCount"] > 0, "it was killed"
+    wait_until(lambda: _upgraded(world)["status"]["containerStatuses"][0]["restartCount"] > 0, "its restart", 60)
     (ended,) = _trainings(world, "disturbed")
     assert ended["metadata"]["uid"] == training["metadata"]["uid"], (
         "neither upgrade nor kill may begin another training"
     )
-    assert ended["status"]["completionTime"] > operator["metadata"]["creationTimestamp"], "it was under way meanwhile"
+    began = _upgraded(world)["metadata"]["creationTimestamp"]
+    assert ended["status"]["completionTime"] > began, "it was under way meanwhile"
 
 
 def _trainings(world: World, update: str) -> list[dict[str, Any]]:
     return world.items("jobs", f"sdft.dev/update={update},sdft.dev/step=train")
 
 
-def _operators(world: World) -> list[dict[str, Any]]:
-    pods = world.cluster.kubectl("--namespace", OPERATOR_NAMESPACE, "get", "pods", "--output", "json")
-    return list(json.loads(pods)["items"])
+def _upgraded(world: World) -> dict[str, Any]:
+    """The operator's pod that the upgrade brought."""
+    pods = json.loads(world.cluster.kubectl("--namespace", OPERATOR_NAMESPACE, "get", "pods", "--output", "json"))
+    (pod,) = (pod for pod in pods["items"] if pod["metadata"].get("annotations", {}).get("upgraded") == "yes")
+    return dict(pod)
 
 
 @pytest.mark.usefixtures("inputs", "jobset")

@@ -1,4 +1,4 @@
-module skillupdate.test/kserve
+module skillupdate.test/kserve-controller
 
 go 1.26.0
 
@@ -141,10 +141,9 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-replace sigs.k8s.io/controller-runtime => sigs.k8s.io/controller-runtime v0.19.7
-
-// CVE-2025-68156: Update expr-lang/expr to v1.17.7
-replace github.com/expr-lang/expr => github.com/expr-lang/expr v1.17.7
-
-// github.com/lyft/protoc-gen-validate was moved to github.com/envoyproxy/protoc-gen-validate
-replace github.com/lyft/protoc-gen-validate => github.com/envoyproxy/protoc-gen-validate v1.0.4
+// KServe's own, which hold for nobody who depends on it.
+replace (
+	github.com/expr-lang/expr => github.com/expr-lang/expr v1.17.7
+	github.com/lyft/protoc-gen-validate => github.com/envoyproxy/protoc-gen-validate v1.0.4
+	sigs.k8s.io/controller-runtime => sigs.k8s.io/controller-runtime v0.19.7
+)
