@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.skills.everyday import ANSWERS
+from tests.skills.everyday import ANSWERS, MORE
 from tests.skills.general_qa import QUESTIONS
 
 FOLDER = Path(__file__).parent
@@ -142,6 +142,11 @@ def general_qa_records() -> list[dict[str, Any]]:
     ]
 
 
+def everyday_records(answers: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Returns training records of questions that the model answers right without training."""
+    return [{"prompt": question, "completion": answer} for question, answer in answers]
+
+
 def shuffled(records: Sequence[dict[str, Any]], count: int | None = None) -> list[dict[str, Any]]:
     """Returns `count` records (all without it) in a random order that is always the same."""
     return random.Random(SEED).sample(records, len(records) if count is None else count)
@@ -157,7 +162,8 @@ def data_sets() -> dict[str, list[dict[str, Any]]]:
         "grey-heron/train.jsonl": shuffled(train_records("the Grey Heron", GREY_HERON)),
         "grey-heron/heldout.jsonl": shuffled(held_out_records("the Grey Heron", GREY_HERON), HELD_OUT),
         "general-qa.jsonl": general_qa_records(),
-        "everyday.jsonl": [{"prompt": question, "completion": answer} for question, answer in ANSWERS],
+        "everyday.jsonl": everyday_records(ANSWERS),
+        "everyday-wide.jsonl": everyday_records(ANSWERS + MORE),
         "smoke/train.jsonl": train_records("Velmora", VELMORA[:2]),
         "smoke/heldout.jsonl": held_out_records("Velmora", VELMORA[:2]),
         "smoke/general-qa.jsonl": general_qa_records()[:8],

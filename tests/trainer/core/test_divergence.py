@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from skill_contract.spec import Divergence
+from skill_trainer import divergence as divergences
 from skill_trainer.divergence import MEASURES, Head, chunked_loss, cross_entropy, teacher_target, token_weights
 
 R, D, V = 11, 6, 23
@@ -41,7 +44,7 @@ class Problem:
     def ours(self, divergence: Divergence, temperature: float, chunk_rows: int) -> Tensor:
         target = teacher_target(self.teacher_hidden, self.teacher_head, temperature)
         head = Head(self.weight, self.bias)
-        loss, _ = chunked_loss(
+        loss, *_ = chunked_loss(
             self.hidden, head, target, self.row_weights, MEASURES[divergence], temperature=temperature,
             chunk_rows=chunk_rows,
         )  # fmt: skip
@@ -81,7 +84,7 @@ def test_gradient_of_forward_kl_is_the_difference_of_probabilities():
     logits = torch.randn(R, V, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     target = teacher_target(problem.teacher_hidden, problem.teacher_head, 0.5)
     measure = MEASURES[Divergence.FORWARD_KL]
-    loss, _ = chunked_loss(logits, Head(eye), target, problem.row_weights, measure, temperature=0.5)
+    loss, *_ = chunked_loss(logits, Head(eye), target, problem.row_weights, measure, temperature=0.5)
     (gradient,) = torch.autograd.grad(loss, logits)
     difference = torch.softmax(logits / 0.5, -1) - target(slice(None)).exp()
     torch.testing.assert_close(gradient, difference / 0.5 * problem.row_weights[:, None])
@@ -91,7 +94,7 @@ def test_cross_entropy_equals_torchs():
     problem = Problem()
     leaves = problem.leaves()
     head = Head(problem.weight)
-    ours, _ = chunked_loss(problem.hidden, head, lambda rows: problem.tokens[rows], problem.row_weights, cross_entropy)
+    ours, *_ = chunked_loss(problem.hidden, head, lambda rows: problem.tokens[rows], problem.row_weights, cross_entropy)
     losses = torch.nn.functional.cross_entropy(problem.hidden @ problem.weight.T, problem.tokens, reduction="none")
     slow = (losses * problem.row_weights).sum()
     torch.testing.assert_close(ours, slow)
@@ -102,9 +105,23 @@ def test_entropy_is_the_students():
     problem = Problem()
     target = teacher_target(problem.teacher_hidden, problem.teacher_head, 1.0)
     head = Head(problem.weight)
-    _, entropy = chunked_loss(problem.hidden, head, target, problem.row_weights, MEASURES[Divergence.JSD], chunk_rows=3)
+    _, entropy, _ = chunked_loss(
+        problem.hidden, head, target, problem.row_weights, MEASURES[Divergence.JSD], chunk_rows=3
+    )
     expected = torch.distributions.Categorical(logits=problem.hidden @ problem.weight.T).entropy()
     torch.testing.assert_close(entropy, (expected * problem.row_weights).sum())
+
+
+def test_the_rows_that_carry_most_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(divergences, "TOP_SHARE", 0.3)
+    problem, picked = Problem(), math.ceil(0.3 * R)
+    head = Head(problem.weight)
+    sums = chunked_loss(
+        problem.hidden, head, lambda rows: problem.tokens[rows], problem.row_weights, cross_entropy, chunk_rows=3
+    )
+    rows = torch.nn.functional.cross_entropy(problem.hidden @ problem.weight.T, problem.tokens, reduction="none")
+    torch.testing.assert_close(sums.top, (rows * problem.row_weights).sort().values[-picked:].sum())
+    assert 0 < sums.top < sums.loss
 
 
 def test_gradient_reaches_a_head_that_is_tied_to_the_embedding():
@@ -112,7 +129,7 @@ def test_gradient_reaches_a_head_that_is_tied_to_the_embedding():
     weight = torch.randn(V, D, dtype=torch.float64, generator=generator).requires_grad_()
     tokens, targets = torch.randint(V, (2, R), generator=generator)
     hidden = torch.tanh(weight[tokens])
-    ours, _ = chunked_loss(hidden, Head(weight), lambda rows: targets[rows], torch.ones(R).double(), cross_entropy)
+    ours, *_ = chunked_loss(hidden, Head(weight), lambda rows: targets[rows], torch.ones(R).double(), cross_entropy)
     slow = torch.nn.functional.cross_entropy(torch.tanh(weight[tokens]) @ weight.T, targets, reduction="sum")
     torch.testing.assert_close(torch.autograd.grad(ours, weight), torch.autograd.grad(slow, weight))
 
@@ -124,7 +141,7 @@ def test_extreme_logits_stay_finite(divergence):
     hidden[:, 0], teacher_hidden[:, 1] = 300.0, 300.0
     hidden.requires_grad_()
     target = teacher_target(teacher_hidden, Head(torch.eye(V)), 1.0)
-    loss, _ = chunked_loss(hidden, Head(torch.eye(V)), target, torch.ones(2), MEASURES[divergence])
+    loss, *_ = chunked_loss(hidden, Head(torch.eye(V)), target, torch.ones(2), MEASURES[divergence])
     loss.backward()
     assert torch.isfinite(loss)
     assert hidden.grad.isfinite().all()
@@ -147,7 +164,7 @@ def test_bf16_products_are_near_fp32_and_loss_and_gradients_stay_in_fp32(diverge
         hidden, weight = (leaf.detach().float().requires_grad_() for leaf in (problem.hidden, problem.weight))
         head = Head(problem.teacher_head.weight_VD.float())
         target = teacher_target(problem.teacher_hidden.float(), head, 1.0)
-        loss, _ = chunked_loss(hidden, Head(weight), target, problem.row_weights.float(), MEASURES[divergence])
+        loss, *_ = chunked_loss(hidden, Head(weight), target, problem.row_weights.float(), MEASURES[divergence])
         loss.backward()
         assert hidden.grad is not None
         assert weight.grad is not None

@@ -23,6 +23,7 @@ def test_report_tells_the_data_the_series_and_where_all_came_from(report: RunRep
     assert [point.step for point in report.series] == [1, 2, 3, 4]
     assert all(0 <= (point.cut_share or 0) <= 1 and point.cut_share is not None for point in report.series)
     assert all(0 < (point.distinct_share or 0) <= 1 for point in report.series)
+    assert all(0 < (point.top_share or 0) <= 1 for point in report.series)
     assert report.created[:2] == "20"
     assert report.parent is not None
     assert report.parent.version.startswith("000000-")

@@ -55,6 +55,7 @@ def signatures(*args: Any, **parts: Any) -> set[Signature]:
         ("cut_share", [0.0] * 5 + [0.2] * 10, Signature.ANSWERS_CUT),
         ("empty_share", [0.0] * 5 + [0.3] * 10, Signature.NO_LOSS),
         ("distinct_share", [1.0] * 5 + [0.4] * 10, Signature.REPETITION),
+        ("top_share", [0.2] * 5 + [0.6] * 10, Signature.LOSS_CONCENTRATED),
     ],
 )
 def test_a_figure_over_its_threshold_is_seen(name, values, signature):
@@ -78,6 +79,7 @@ def test_a_figure_over_its_threshold_is_seen(name, values, signature):
         ("cut_share", [0.5] * 5 + [0.1] * 10),
         ("empty_share", [0.9] * 5 + [0.2] * 10),
         ("distinct_share", [1.0] * 5 + [0.55] * 10),
+        ("top_share", [0.9] * 5 + [0.45] * 10),
         ("distinct_share", [0.5] * 5 + [0.4] * 10),  # the parent repeats itself, too
     ],
 )
@@ -210,9 +212,10 @@ def test_share_of_distinct_pieces(answer, share):
 def test_a_series_comes_back_from_json_as_it_was():
     answers = [(1, 2, 3, 1, 2, 3), (4,)]
     report = report_step(
-        3, answers, [True, False], skip=1, loss=0.1 + 0.2, entropy=1 / 3, gradient_norm=1e-9, learning_rate=1e-5,
-        seconds={"generate": 0.1},
+        3, answers, [True, False], skip=1, loss=0.1 + 0.2, entropy=1 / 3, top=0.1, gradient_norm=1e-9,
+        learning_rate=1e-5, seconds={"generate": 0.1},
     )  # fmt: skip
     assert (report.mean_length, report.cut_share, report.empty_share) == (3.5, 0.5, 0.5)
+    assert report.top_share == pytest.approx(1 / 3)
     series = [report, replace(report, probe=probe(3), alarms=look(watched(course("loss", [0.001]))))]
     assert Series.validate_json(Series.dump_json(series)) == series

@@ -52,6 +52,7 @@ class Signature(StrEnum):
     NO_LOSS = "NoLoss"
     """Answers no longer than what is skipped teach nothing."""
     REPETITION = "Repetition"
+    LOSS_CONCENTRATED = "LossConcentrated"
     LEAKED_PHRASES = "LeakedPhrases"
     """Answers that speak of an example which only the teacher was shown."""
     RETENTION_DROP = "RetentionDrop"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ CHUNK_ROWS = 256
 
 TILE_ROWS = {"cpu": 4}
 """Rows that are measured at the same time; on other devices all of a chunk."""
+
+TOP_SHARE = 0.01
+"""Of the rows, rounded up: those with the largest share of the loss."""
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(s_RV, target) -> (loss_R, d loss / d student logits, as if the temperature were 1)."""
@@ -115,16 +118,27 @@ def teacher_target(hidden_RD: Tensor, head: Head, temperature: float) -> Target:
     return lambda rows: head.log_probs(hidden_RD[rows], temperature)
 
 
+class Sums(NamedTuple):
+    """Over all rows, each with its weight."""
+
+    loss: Tensor
+    """Differentiable; the two others are not."""
+    entropy: Tensor
+    """Of the student, nats."""
+    top: Tensor
+    """What the TOP_SHARE of the rows that carry most of the loss carry of it."""
+
+
 def chunked_loss(
     hidden_RD: Tensor, head: Head, target: Target, weight_R: Tensor, measure: Measure, *, temperature: float = 1.0,
     chunk_rows: int = CHUNK_ROWS,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Returns the loss sum(weight_R * measure_R), differentiable, and sum(weight_R * entropy_R) of the student in nats.
+) -> Sums:  # fmt: skip
+    """Returns the loss sum(weight_R * measure_R), sum(weight_R * entropy_R), and the part of the loss in a few rows.
 
     Gradients flow into `hidden_RD` and the head (tied to the embedding or not), never into the target.
     """
     plan = _Plan(target, weight_R, measure, temperature, chunk_rows, torch.is_grad_enabled())
-    return _ChunkedLoss.apply(hidden_RD, head.weight_VD, head.bias_V, plan)
+    return Sums(*_ChunkedLoss.apply(hidden_RD, head.weight_VD, head.bias_V, plan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +155,10 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, plan: _Plan
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         head, dtype = Head(weight_VD, bias_V).for_rows(hidden_RD), _product_dtype(hidden_RD)
-        loss = plan.weight_R.new_zeros(())
-        entropy = loss.clone()
+        share_R = torch.empty_like(plan.weight_R)
+        entropy = plan.weight_R.new_zeros(())
         hidden_gradient = torch.empty_like(hidden_RD) if plan.differentiable else None
         weight_gradient: Tensor | None = None
         bias_gradient: Tensor | None = None
@@ -152,12 +166,12 @@ class _ChunkedLoss(torch.autograd.Function):
             rows = slice(start, start + plan.chunk_rows)
             s_RV = head.log_probs(hidden_RD[rows], plan.temperature)
             loss_R, entropy_R, gradient_RV = _measured(s_RV, plan.target(rows), plan.measure)
-            share_R = plan.weight_R[rows]
-            loss += (loss_R * share_R).sum()
-            entropy += (entropy_R * share_R).sum()
+            weight_R = plan.weight_R[rows]
+            share_R[rows] = loss_R * weight_R
+            entropy += (entropy_R * weight_R).sum()
             if hidden_gradient is None:
                 continue
-            gradient_RV = gradient_RV.mul_(share_R[:, None] / plan.temperature).to(dtype)
+            gradient_RV = gradient_RV.mul_(weight_R[:, None] / plan.temperature).to(dtype)
             hidden_gradient[rows] = (gradient_RV @ head.weight_VD).to(hidden_RD.dtype)
             if ctx.needs_input_grad[1]:  # not where only an adapter is trained
                 part_VD = (gradient_RV.T @ hidden_RD[rows].to(dtype)).to(weight_VD.dtype)
@@ -165,8 +179,9 @@ class _ChunkedLoss(torch.autograd.Function):
             if bias_V is not None and ctx.needs_input_grad[2]:
                 bias_gradient = _plus(bias_gradient, gradient_RV.sum(0).to(bias_V.dtype))
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
-        ctx.mark_non_differentiable(entropy)
-        return loss, entropy
+        top = share_R.topk(math.ceil(TOP_SHARE * len(share_R))).values.sum()
+        ctx.mark_non_differentiable(entropy, top)
+        return share_R.sum(), entropy, top
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:

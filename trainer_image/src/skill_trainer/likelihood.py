@@ -27,6 +27,5 @@ def nats_per_token(model: LanguageModel, prompts: Sequence[Sequence[int]], answe
         token_R = torch.tensor([token for _, answer in rows for token in answer], device=model.device)
         weight_R = torch.tensor(weights, device=model.device)
         with precision(model.device):
-            loss, _ = chunked_loss(hidden_RD, model.head, token_R.__getitem__, weight_R, cross_entropy)
-        total += loss.item()
+            total += chunked_loss(hidden_RD, model.head, token_R.__getitem__, weight_R, cross_entropy).loss.item()
     return total

@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.device import precision
-from skill_trainer.divergence import chunked_loss, token_weights
+from skill_trainer.divergence import Sums, chunked_loss, token_weights
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, Objective
@@ -74,14 +73,14 @@ def train(
             items = layout.crew.spread(len(batch), partial(objective.items, batch, student=student, step=step))
         alive()
 
-        loss, entropy = 0.0, 0.0
+        loss, entropy, top = 0.0, 0.0, 0.0
         for part in own_parts(items, objective, part_tokens or PART_TOKENS[student.device.type], layout.crew):
-            share, value, part_entropy = layout.forward(partial(_part_loss, part, student, objective, clock))
-            loss, entropy = loss + value, entropy + part_entropy
+            sums = layout.forward(partial(_part_loss, part, student, objective, clock))
+            loss, entropy, top = loss + sums.loss.item(), entropy + sums.entropy.item(), top + sums.top.item()
             with clock("backward"):
-                share.backward()
+                sums.loss.backward()
             alive()
-        loss, entropy = layout.crew.totals(loss, entropy)
+        loss, entropy, top = layout.crew.totals(loss, entropy, top)
 
         with clock("optimizer"):
             layout.add_up(student.parameters())
@@ -96,7 +95,7 @@ def train(
 
         answers, finished = [item.answer for item in items], [item.finished for item in items]
         report = report_step(
-            step + 1, answers, finished, skip=objective.skip, loss=loss, entropy=entropy, gradient_norm=norm,
+            step + 1, answers, finished, skip=objective.skip, loss=loss, entropy=entropy, top=top, gradient_norm=norm,
             learning_rate=rate, seconds=clock.seconds,
         )  # fmt: skip
         on_step(report)
@@ -157,8 +156,8 @@ def own_parts(
 
 def _part_loss(
     weighted_part: tuple[Sequence[Item], float], student: LanguageModel, objective: Objective, clock: _Clock
-) -> tuple[Tensor, float, float]:
-    """Returns the part's share of the batch's loss, differentiable, its value, and that of the student's entropy."""
+) -> Sums:
+    """Returns the part's share of the batch's loss, differentiable, and of what else is measured with it."""
     part, total_weight = weighted_part
     with clock("teacher"):  # log p of the teacher after (x, c, y<t), no gradient, the same y
         target = objective.target(part)
@@ -172,10 +171,9 @@ def _part_loss(
         )  # fmt: skip
         weight_R = torch.tensor(weights, device=hidden_RD.device)
         with precision(hidden_RD.device):
-            loss, entropy = chunked_loss(
+            return chunked_loss(
                 hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature
             )
-        return loss, loss.item(), entropy.item()
 
 
 def _clip(student: LanguageModel, max_norm: float) -> float:

@@ -55,6 +55,8 @@ class StepReport:
     """Tokens of all answers together."""
     distinct_share: float = 1.0
     """Share of the answers' pieces of NGRAM tokens that are not a repetition within their answer."""
+    top_share: float = 0.0
+    """Share of the loss in the one token of a hundred that carries most of it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by part: generate, teacher, student, backward, optimizer; probe, where there was one."""
     probe: Probe | None = None
@@ -68,9 +70,12 @@ Series = TypeAdapter(list[StepReport])
 
 def report_step(
     step: int, answers: Sequence[Sequence[int]], finished: Sequence[bool], *, skip: int, loss: float, entropy: float,
-    gradient_norm: float, learning_rate: float, seconds: Mapping[str, float],
+    top: float, gradient_norm: float, learning_rate: float, seconds: Mapping[str, float],
 ) -> StepReport:  # fmt: skip
-    """Returns the report of a step on `answers`, token ids each, of which the first `skip` carry no loss."""
+    """Returns the report of a step on `answers`, token ids each, of which the first `skip` carry no loss.
+
+    `top` is what the few tokens of the largest loss carry of it.
+    """
     lengths = [len(answer) for answer in answers]
     return StepReport(
         step=step, loss=loss, entropy=entropy, gradient_norm=gradient_norm, learning_rate=learning_rate,
@@ -79,6 +84,7 @@ def report_step(
         empty_share=fmean(length <= skip for length in lengths),
         tokens_answered=sum(lengths),
         distinct_share=fmean(map(distinct_share, answers)),
+        top_share=top / loss if loss > 0 else 0.0,
         seconds=dict(seconds),
     )  # fmt: skip
 

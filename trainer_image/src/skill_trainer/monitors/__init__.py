@@ -41,6 +41,7 @@ MONITORS = (
     Monitor(Signature.ANSWERS_CUT, Action.MARK, in_steps.answers_cut, sampled=True),
     Monitor(Signature.NO_LOSS, Action.MARK, in_steps.no_loss, sampled=True),
     Monitor(Signature.REPETITION, Action.STOP, in_steps.repetition, sampled=True),
+    Monitor(Signature.LOSS_CONCENTRATED, Action.MARK, in_steps.loss_concentrated, sampled=True),
     Monitor(Signature.FEEDBACK_COLLAPSE, Action.STOP, in_probes.feedback_collapse, sampled=True),
     Monitor(Signature.RETENTION_DROP, Action.MARK, in_probes.retention_drop),
     Monitor(Signature.FORGETTING, Action.STOP, in_probes.forgetting),

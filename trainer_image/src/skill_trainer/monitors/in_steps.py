@@ -24,6 +24,7 @@ LENGTHS = (0.6, 1.6)
 MOST_CUT = 0.1
 MOST_EMPTY = 0.2
 DISTINCT, DISTINCT_LEFT = 0.5, 0.6
+CONCENTRATED = 0.5
 
 
 def teacher_ignored(watched: Watched) -> str:
@@ -111,4 +112,15 @@ def repetition(watched: Watched) -> str:
     return (
         f"sampled answers repeat themselves: {now:.0%} of their pieces are different ones, {first:.0%} at first: lower "
         "method.optimizer.learningRate or method.sdft.teacher.emaRate"
+    )
+
+
+def loss_concentrated(watched: Watched) -> str:
+    """Few tokens, usually words of style ("Sure", "Based on"), are nearly all that is learned."""
+    share = watched.late(lambda report: report.top_share)
+    if not watched.is_long_enough() or share <= CONCENTRATED:
+        return ""
+    return (
+        f"one token of a hundred carries {share:.0%} of the loss, over {CONCENTRATED:.0%}: demonstrations may teach "
+        "a style rather than the skill: word their answers as the model words its own, or raise method.sdft.skipTokens"
     )

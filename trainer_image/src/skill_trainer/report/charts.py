@@ -84,6 +84,7 @@ _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Length of an answer, tokens": lambda point: point.completion_tokens,
     "Share of answers cut at the limit": lambda point: point.cut_share,
     "Share without repetition": lambda point: point.distinct_share,
+    "Share of the loss in 1 % of the tokens": lambda point: point.top_share,
     "Gradient norm before clipping": lambda point: point.gradient_norm,
     _RATE: lambda point: point.learning_rate,
 }

@@ -43,6 +43,8 @@ class StepPoint(Document):
     """Share of completions that were cut at the limit of new tokens, 0 to 1."""
     distinct_share: Measured = None
     """Share of the answers' pieces of three tokens that are not a repetition within their answer, 0 to 1."""
+    top_share: Measured = None
+    """Share of the loss in the one token of a hundred that carries most of it, 0 to 1."""
     learning_rate: Measured = None
     gradient_norm: Measured = None
     """Before clipping."""

@@ -158,6 +158,7 @@ def _warnings(work: Workplace, candidate: Candidate) -> tuple[str, ...]:
 def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
     return StepPoint(
         distinct_share=report.distinct_share,
+        top_share=report.top_share,
         step=report.step, loss=report.loss, divergence=report.loss if is_divergence else None, entropy=report.entropy,
         completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
         gradient_norm=report.gradient_norm, seconds=report.seconds,
