@@ -1,6 +1,6 @@
 """A version's download beside s5cmd's of the same objects from one SeaweedFS, in turns; prints a table in Markdown.
 
-python -m benchmarks.store [--gigabytes 3] [--shards 4] [--rounds 5] [--folder DIR]
+python -m benchmarks.store [--gigabytes 3] [--shards 4] [--rounds 5] [--apart] [--folder DIR]
 
 Ours (`skill-store fetch`) hashes every byte and compares; s5cmd copies. Both are processes of their own, from their
 start to their end, and write to the same disk. Times mean something on a machine that does nothing else; seconds of
@@ -59,10 +59,13 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=4, help="files that the weights are in")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where everything lies meanwhile (default: the temporary folder)")
+    parser.add_argument(
+        "--apart", action="store_true", help="server and client each on half of the processors, as on two machines"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server and its data go, too
     s5cmd = binary("s5cmd")
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="store-") as name, _served(Path(name)) as server:
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="store-") as name, _served(Path(name), options.apart) as server:
         folder = Path(name)
         version, size = _publish(server, folder / "model", int(options.gigabytes * 1e9), options.shards)
         contenders = _contenders(s5cmd, server, version, folder / "cache")
@@ -74,10 +77,15 @@ def main() -> None:
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[SeaweedFS]:
+def _served(folder: Path, apart: bool) -> Iterator[SeaweedFS]:
     (folder / "server").mkdir()
+    processors = sorted(os.sched_getaffinity(0))
+    if apart:
+        os.sched_setaffinity(0, processors[: len(processors) // 2])  # children inherit: first the server, then clients
     with SeaweedFS.start(folder / "server") as server:
         os.environ |= server.environment
+        if apart:
+            os.sched_setaffinity(0, processors[len(processors) // 2 :])
         yield server
 
 
