@@ -65,7 +65,10 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server and its data go, too
     s5cmd = binary("s5cmd")
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="store-") as name, _served(Path(name), options.apart) as server:
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder, prefix="store-") as name,
+        _served(Path(name), apart=options.apart) as server,
+    ):
         folder = Path(name)
         version, size = _publish(server, folder / "model", int(options.gigabytes * 1e9), options.shards)
         contenders = _contenders(s5cmd, server, version, folder / "cache")
@@ -77,7 +80,7 @@ def main() -> None:
 
 
 @contextmanager
-def _served(folder: Path, apart: bool) -> Iterator[SeaweedFS]:
+def _served(folder: Path, *, apart: bool) -> Iterator[SeaweedFS]:
     (folder / "server").mkdir()
     processors = sorted(os.sched_getaffinity(0))
     if apart:
