@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from tests.cluster import cluster, images
+from tests.cluster.binaries import binary
 from tests.cluster.cluster import Cluster, connect
 from tests.cluster.console import ClusterError
 
@@ -56,7 +58,10 @@ def _env(arguments: argparse.Namespace) -> None:
 
 
 def _print_env(found: Cluster) -> None:
+    """Says what a shell needs to be this cluster's: its address, and programs that few machines have."""
+    folders = dict.fromkeys(str(each.parent) for each in (binary("kubectl"), binary("helm"), Path(sys.executable)))
     print(f"export KUBECONFIG={found.kubeconfig}\nexport REGISTRY={found.registry.host}")
+    print(f"export PATH={':'.join(folders)}:$PATH")
 
 
 def _connect(arguments: argparse.Namespace) -> Cluster:

@@ -56,13 +56,23 @@ def main() -> int:
 
     console.rule(f"done in {time.monotonic() - started:.0f} s")
     console.print(world.kubectl("get", "skillupdates"))
-    console.print(
-        f"report    {report}\n"
-        f"look      export KUBECONFIG={cluster.kubeconfig}; kubectl --namespace demo describe skillupdate velmora\n"
-        f"metrics   kubectl --namespace skillupdate-system port-forward deployment/skillupdate 9090\n"
-        f"remove    make down"
-    )
+    console.print(farewell(arguments, report))
     return 0
+
+
+def farewell(arguments: argparse.Namespace, report: Path) -> str:
+    """Says how to go on, and how to get rid of it."""
+    own = "eval $(.venv/bin/python -m tests.cluster env)"  # KUBECONFIG, and a PATH with kubectl, its plugin and helm
+    begin = f"export KUBECONFIG={arguments.kubeconfig}" if arguments.kubeconfig else own
+    away = "helm uninstall skillupdate --namespace skillupdate-system; kubectl delete namespace demo"
+    return (
+        f"report    {report}\n"
+        f"shell     {begin}\n"
+        "look      kubectl skill status velmora --namespace demo\n"
+        "back      kubectl skill revert velmora --namespace demo --watch\n"
+        "metrics   kubectl port-forward deployment/skillupdate 9090 --namespace skillupdate-system\n"
+        f"remove    {away if arguments.kubeconfig else 'make down'}"
+    )
 
 
 def teach(world: World) -> dict[str, Any]:
