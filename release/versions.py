@@ -56,7 +56,7 @@ def bump(root: Path, new: str, date: str, files: Sequence[str]) -> list[str]:
     if not notes or not notes[1].strip():
         raise ReleaseError("CHANGELOG.md has nothing under [Unreleased]: say there what this release brings")
     _replace(changelog, r"## \[Unreleased\]\n", f"## [Unreleased]\n\n## [{new}] - {date}\n")
-    tagged = re.compile(rf"(skillupdate/(?:{'|'.join(TAGGED)}|\\$image)):{old}(?![\w.-])")
+    tagged = re.compile(rf"(skillupdate/(?:{'|'.join(TAGGED)}|\$image)):{old}(?![\w.-])")
     changed = ["pyproject.toml", "uv.lock", "charts/skillupdate/Chart.yaml", "CHANGELOG.md"]
     for name in files:
         path = root / name
