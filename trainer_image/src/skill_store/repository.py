@@ -306,6 +306,9 @@ class Repository:
         """
         head = self.head()
         if head:
+            _log.info(
+                "%s has a head already and is left as it is; another model needs a repository of its own", self.uri
+            )
             return head.ref
         with BaseModelFiles.open(base_uri, scratch=scratch) as base:
             _log.info("importing %s into %s: %d files", base_uri, self.uri, len(base.paths))

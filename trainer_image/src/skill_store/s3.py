@@ -203,8 +203,9 @@ def fault_of(error: ClientError | BotoCoreError, place: str) -> StoreError:
     """Returns what an answer of the store, or none, means for the object or folder at `place`."""
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDenied(
-            f"{place}: no usable credentials ({error}); name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            " in storage.secretRef, or a service account with workload identity"
+            f"{place}: no usable credentials ({error}); in an update, name a Secret with AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY in storage.secretRef, or a service account with workload identity; by hand, set"
+            " them in the environment, or AWS_PROFILE"
         )
     if isinstance(error, ParamValidationError):
         return StoreError(f"{place} cannot be an S3 address: {error}")
