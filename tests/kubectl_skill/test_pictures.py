@@ -92,7 +92,7 @@ def test_document_is_json_and_says_what_is_drawn():
     assert document["stages"][4] == {
         "name": "roll out", "state": "Failed", "seconds": 0, "note": "DigestMismatch, every pod is back"
     }  # fmt: skip
-    assert document["next"][0] == "kubectl skill explain refund-tool"
+    assert document["next"][0] == "kubectl skill explain refund-tool -n team"
 
 
 def test_stages_of_a_good_life():

@@ -166,7 +166,7 @@ def _commands(seen: Picture) -> Iterator[str]:
         yield f"kubectl logs -n {seen.namespace} {pod}"
     for command in seen.next:
         if " explain " not in command:
-            yield f"{command} -n {seen.namespace}"
+            yield command
     if seen.target and seen.rollout is not None and seen.tone is Tone.BAD:
         kind, _, name = seen.target.partition(" ")
         yield f"kubectl describe -n {seen.namespace} {kind.lower()} {name}"

@@ -153,7 +153,7 @@ def _soak_until(update: SkillUpdate, status: Status) -> str | None:
 
 
 def _next(update: SkillUpdate, status: Status) -> tuple[str, ...]:
-    """Returns the commands that fit: they name no namespace, because the reader has just given it."""
+    """Returns the commands that fit, to be copied as they are."""
     judged = ("report",) if status.evaluation else ()
     match status.phase:
         case Phase.AWAITING_APPROVAL:
@@ -172,8 +172,12 @@ def _next(update: SkillUpdate, status: Status) -> tuple[str, ...]:
             words = ("explain", *judged)
         case _:
             words = ("watch",)
-    return tuple(f"kubectl skill {word.replace(' ', f' {update.name} ', 1) if ' ' in word else f'{word} {update.name}'}"
-                 for word in words)  # fmt: skip
+    return tuple(f"kubectl skill {_completed(word, update)}" for word in words)
+
+
+def _completed(words: str, update: SkillUpdate) -> str:
+    command, _, flags = words.partition(" ")
+    return f"{command} {update.name} -n {update.namespace} {flags}".rstrip()
 
 
 def is_going_back(body: Raw) -> bool:

@@ -86,7 +86,7 @@ async def test_update_is_looked_at_approved_followed_and_taken_back(
     await place.update("refund", gates={"approval": "Manual"})
     await place.phase("refund", "AwaitingApproval")
     shown = await skill("status", "refund", "-o", "json")
-    assert (shown.code, json.loads(shown.out)["next"][1]) == (0, "kubectl skill approve refund")
+    assert (shown.code, json.loads(shown.out)["next"][1]) == (0, f"kubectl skill approve refund -n {place.namespace}")
 
     assert "dry run" in (await skill("approve", "refund", "--dry-run")).out
     assert not (await place.get("skillupdates", "refund"))["spec"].get("approved")
