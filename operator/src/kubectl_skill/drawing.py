@@ -100,7 +100,7 @@ def _note(picture: Picture, stage: Stage, now: float, style: str) -> RenderableT
         return _training(picture.training)
     if stage.name == "soak" and picture.soak_until and under_way:
         return _cut(_soak(picture, stage, now))
-    return _cut(stage.note, style)
+    return _cut("" if stage.note == picture.message else stage.note, style)
 
 
 def _soak(picture: Picture, stage: Stage, now: float) -> str:
@@ -171,7 +171,7 @@ def _asides(picture: Picture) -> Iterator[RenderableType]:
     evaluation = picture.evaluation
     assert evaluation is not None
     for name, row in _gate_rows(picture):
-        if row.verdict != Verdict.PASSED and row.reason:
+        if row.verdict != Verdict.PASSED and row.reason and row.reason not in picture.message:
             yield _indented(Text.assemble((f"{name}: ", _VERDICTS[row.verdict][1]), row.reason))
     for alarm in evaluation.alarms:
         words = f"step {alarm.step}, {alarm.signature}: "

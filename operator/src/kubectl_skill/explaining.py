@@ -55,7 +55,8 @@ def explain(seen: Picture, pods: Iterable[Raw], events: Iterable[Raw], now: floa
         events: about the update and those pods, the oldest first.
     """
     means, do = _words(seen, now)
-    found = (*_marks(seen), *_failure(seen), *_silence(seen, now), *_pods(pods), *_events(events))
+    everything = (*_marks(seen), *_failure(seen), *_silence(seen, now), *_pods(pods), *_events(events))
+    found = [each for each in everything if each.words not in seen.message and seen.message not in each.words]
     return Explanation(
         namespace=seen.namespace,
         name=seen.name,
@@ -65,7 +66,7 @@ def explain(seen: Picture, pods: Iterable[Raw], events: Iterable[Raw], now: floa
         message=seen.message,
         means=means,
         do=do,
-        evidence=found,
+        evidence=tuple(found),
         commands=tuple(_commands(seen)),
     )
 

@@ -222,7 +222,12 @@ def _side(change: _Change, threshold: float, limit: str, way_out: str) -> str:
         case Verdict.FAILED:
             return f"all of it below {limit}: {way_out}"
         case _:
-            return f"on both sides of {limit}: {_more(change, change.needed(threshold))}"
+            more = _more(change, change.needed(threshold))
+            if change.gain < threshold:  # more questions would most likely only say so more surely
+                return (
+                    f"on both sides of {limit}, and what was measured is below: {way_out}; to know for sure, it {more}"
+                )
+            return f"on both sides of {limit}: it {more}"
 
 
 def _drop_reason(change: _Change, allowed: float, settings: RetentionGate) -> str:
@@ -254,6 +259,4 @@ def _nothing_lost(change: _Change, allowed: float) -> str:
 def _more(change: _Change, needed: int) -> str:
     if needed:
         return f"needs n >= {needed} at this effect (has {change.n}): add questions or set onInconclusive: Accept"
-    return (
-        "the effect is too near the threshold for any number of questions to tell: change the threshold or the training"
-    )
+    return "is too near the threshold for any number of questions to tell: change the threshold or the training"

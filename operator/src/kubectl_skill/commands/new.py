@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -79,8 +80,20 @@ def run(options: argparse.Namespace, session: Session) -> int:
     elif local:
         endpoint = f" --endpoint-url {wish.endpoint}" if wish.endpoint else ""
         session.note("\n".join(["before you apply it:", *(f"  aws s3 cp {f.given} {f.uri}{endpoint}" for f in local)]))
-    _write(yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120), options.file)
+    _write(yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), options.file)
     return ExitCode.DONE
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever looks like a number: PyYAML reads `8e-5` as text (YAML 1.1), kubectl as a number (YAML 1.2)."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if _NUMBER.match(value) else None)
+
+
+_NUMBER = re.compile(r"[-+.]?\d")
+_Dumper.add_representer(str, _text)
 
 
 def _wish(options: argparse.Namespace) -> Wish:

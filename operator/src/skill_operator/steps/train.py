@@ -264,15 +264,19 @@ def _hang(facts: Facts, job: StepJob) -> Failure | None:
     return Failure(reason=Reason.HEARTBEAT_LOST, retriable=True, pod=pod.name, node=pod.node or None, message=message)
 
 
-_BEFORE_STEPS: dict[str, str] = {
+_DOES: dict[str, str] = {
     Stage.LOADING: "the trainer reads model and data",
     Stage.GATING: "the model is asked before it is trained, also with a demonstration before its eyes",
     Stage.TRAINING: "the first step",
+    Stage.EVALUATING: "all steps are done: what it has learned and kept is measured",
+    Stage.PUBLISHING: "what was measured is good: the version is written",
 }
 
 
 def _how_far(training: Training) -> str:
-    if not training.step:
-        return _BEFORE_STEPS.get(training.stage, f"stage {training.stage}") if training.stage else "the trainer starts"
+    if not training.stage:
+        return "the trainer starts"
+    if not training.step or training.stage != Stage.TRAINING:
+        return _DOES.get(training.stage, f"stage {training.stage}")
     checkpoint = f", checkpoint at {training.last_checkpoint_step}" if training.last_checkpoint_step else ""
     return f"step {training.step} of {training.total_steps}{checkpoint}"
