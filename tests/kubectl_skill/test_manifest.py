@@ -39,6 +39,13 @@ def test_smallest(capsys: pytest.CaptureFixture[str]):
     }
 
 
+def test_text_that_looks_like_a_number_is_quoted(capsys: pytest.CaptureFixture[str]):
+    """YAML 1.2, which kubectl reads, knows more numbers than PyYAML."""
+    words = ["--set", "method.optimizer.learningRate=8e-5", "--set", "gates.newSkill.minGain=0.2"]
+    _, out, _ = made(capsys, *USUAL, "--data", "s3://skills/train.jsonl", *words)
+    assert ('learningRate: "8e-5"' in out, 'minGain: "0.2"' in out) == (True, True), out
+
+
 def test_every_option_arrives(capsys: pytest.CaptureFixture[str]):
     words = [
         "--data",

@@ -244,7 +244,7 @@ async def test_change_meets_the_object_that_was_looked_at_and_no_other(plane: Co
     assert not (await place.get("skillupdates", "again"))["spec"].get("suspend")
 
 
-async def test_new_update_is_taken_by_the_cluster(place: Place, skill: Skill, tmp_path: Path):
+async def test_new_update_is_taken_by_the_cluster(plane: ControlPlane, place: Place, skill: Skill, tmp_path: Path):
     train, held_out = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     train.write_text('{"prompt": "What is a heron?", "completion": "A bird."}\n')
     held_out.write_text('{"prompt": "What is a rose?", "answer": "flower"}\n')
@@ -254,7 +254,8 @@ async def test_new_update_is_taken_by_the_cluster(place: Place, skill: Skill, tm
     made = await skill(*usual, "--set", "method.optimizer.learningRate=8e-5", "--file", str(file), "--server-check")
     assert made.code == 0, made.err
     assert f"aws s3 cp {train} s3://skills/heron/train.jsonl" in made.err
-    await place.create("skillupdates", yaml.safe_load(file.read_text()))
+    # By kubectl, as a person would: its YAML takes 8e-5 for a number, PyYAML does not.
+    await asyncio.to_thread(plane.kubectl, "apply", f"--namespace={place.namespace}", f"--filename={file}")
     seen = (await place.get("skillupdates", "heron"))["spec"]
     assert (seen["serving"]["targetRef"]["kind"], seen["method"]["optimizer"]["learningRate"]) == (
         "StatefulSet",
