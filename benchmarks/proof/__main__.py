@@ -2,7 +2,7 @@
 
 For each seed a version is trained from SmolLM2-135M. Each engine then serves the right weights, those of before, and
 those of another seed's version (the hardest: the same lesson in another order), and is asked the golden prompts. Prints
-Markdown. Needs CTranslate2: `uv run --extra trainer --with ctranslate2 python -m benchmarks.proof`.
+Markdown. Needs CTranslate2: `uv run --no-sync --with ctranslate2 python -m benchmarks.proof`.
 """
 
 from __future__ import annotations
