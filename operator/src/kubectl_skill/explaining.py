@@ -55,8 +55,8 @@ def explain(seen: Picture, pods: Iterable[Raw], events: Iterable[Raw], now: floa
         events: about the update and those pods, the oldest first.
     """
     means, do = _words(seen, now)
-    everything = (*_marks(seen), *_failure(seen), *_silence(seen, now), *_pods(pods), *_events(events))
-    found = [each for each in everything if each.words not in seen.message and seen.message not in each.words]
+    judged, told = _besides(seen, _failure(seen)), _besides(seen, _events(events))
+    found = (*_marks(seen), *judged, *_silence(seen, now), *_pods(pods), *told)
     return Explanation(
         namespace=seen.namespace,
         name=seen.name,
@@ -66,9 +66,15 @@ def explain(seen: Picture, pods: Iterable[Raw], events: Iterable[Raw], now: floa
         message=seen.message,
         means=means,
         do=do,
-        evidence=tuple(found),
+        evidence=found,
         commands=tuple(_commands(seen)),
     )
+
+
+def _besides(seen: Picture, found: Iterable[Evidence]) -> Iterator[Evidence]:
+    """Yields what the message does not say already."""
+    message = seen.message or "nothing"
+    return (each for each in found if each.words not in message and message not in each.words)
 
 
 def _words(seen: Picture, now: float) -> tuple[str, str]:
