@@ -102,6 +102,14 @@ def test_warnings_are_told_once_and_the_newest_only():
     assert [each.words for each in found].count("FailedMount: no secret") == 1
 
 
+def test_an_update_that_says_nothing_hides_no_event():
+    body = test_picture.in_kueue().body
+    for condition in body["status"]["conditions"]:
+        condition["message"] = ""
+    found = explained(body, events=(event("FailedMount", "nothing is at /etc/aws"),)).evidence
+    assert "FailedMount: nothing is at /etc/aws" in [each.words for each in found]
+
+
 def test_update_that_nobody_has_noticed():
     new = raw.update(metadata={"creationTimestamp": to_rfc3339(LATER - 5)})
     assert explained(new).do == "wait some seconds"

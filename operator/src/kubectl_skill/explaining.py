@@ -73,8 +73,8 @@ def explain(seen: Picture, pods: Iterable[Raw], events: Iterable[Raw], now: floa
 
 def _besides(seen: Picture, found: Iterable[Evidence]) -> Iterator[Evidence]:
     """Yields what the message does not say already."""
-    message = seen.message or "nothing"
-    return (each for each in found if each.words not in message and message not in each.words)
+    said = seen.message
+    return (each for each in found if not said or (each.words not in said and said not in each.words))
 
 
 def _words(seen: Picture, now: float) -> tuple[str, str]:
