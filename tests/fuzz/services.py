@@ -251,9 +251,10 @@ def _questions() -> list[bytes]:
 def read_question(data: bytes) -> str:
     """Whoever reaches a pod asks its model something, through the agent."""
     question = question_in(data)
-    if question is None:
+    text = None if question is None else renamed(question, "000001-aaaaaaaaaaaa")
+    if question is None or text is None:
         return "passed on as it is"
-    asked = json.loads(renamed(question, "000001-aaaaaaaaaaaa"))
+    asked = json.loads(text)
     assert asked.pop("model") == "000001-aaaaaaaaaaaa"
     kept = {name: value for name, value in question.items() if name != "model"}
     assert repr(asked) == repr(kept), "the question is another one"

@@ -74,7 +74,7 @@ class _Front:
             if model is None:
                 return _error(503, f"{self._agent.model_served} is being loaded; ask again", {"Retry-After": "1"})
             if model != question.get("model"):
-                body = renamed(question, model)
+                body = renamed(question, model) or body
             return await self._pass_on(request, body)
 
     async def _pass_on(self, request: web.Request, body: bytes) -> web.StreamResponse:
@@ -115,18 +115,20 @@ def _question(request: web.Request, body: bytes) -> dict[str, Any] | None:
 
 
 def question_in(body: bytes) -> dict[str, Any] | None:
-    """Returns the JSON object that can be asked under another name; None: the engine has its own words for it."""
+    """Returns the JSON object in a body; None: the engine has its own words for it."""
     try:
         content = json.loads(body)
-        json.dumps(content)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
 
-def renamed(question: Mapping[str, Any], model: str) -> bytes:
-    """Returns a question as it is put to another model."""
-    return json.dumps({**question, "model": model}).encode()
+def renamed(question: Mapping[str, Any], model: str) -> bytes | None:
+    """Returns a question as it is put to another model; None for one that is nested too deeply to write."""
+    try:
+        return json.dumps({**question, "model": model}).encode()
+    except RecursionError:
+        return None
 
 
 def _end_to_end(headers: Mapping[str, str]) -> list[tuple[str, str]]:
