@@ -86,8 +86,8 @@ gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through 
 	$(PYTHON) -m pytest tests/gitops tests/operator/api/git_stories.py
 
 .PHONY: targets
-targets: .venv/synced ## Every other kind of serving target, and live adapters, on the real cluster, by the kinds' own controllers (half an hour)
-	$(PYTHON) -m pytest -p no:randomly -s tests/e2e/target_stories.py tests/e2e/adapter_stories.py
+targets: .venv/synced ## On the real cluster: every other kind of serving target by its own controller, live adapters, a canary (half an hour)
+	$(PYTHON) -m pytest -p no:randomly -s tests/e2e/target_stories.py tests/e2e/adapter_stories.py tests/e2e/canary_stories.py
 
 .PHONY: fuzz
 fuzz: .venv/synced ## Broken documents, 1.5 million, for every reader of others' bytes, into docs/security.md (half an hour; atheris is for Linux and macOS)

@@ -16,9 +16,9 @@ from tests.cluster import Cluster
 from tests.cluster.console import say
 from tests.e2e import story
 from tests.e2e.asking import asking
+from tests.e2e.computing import compute, config_map, mount, sources
 from tests.e2e.world import DEMO, World, condition
 from tests.smollm2 import shallow
-from tests.store import live_engine as addresses
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 Raw = dict[str, Any]
@@ -26,7 +26,6 @@ NAME = "lively"
 REPOSITORY = f"s3://models/{NAME}"
 PORT = 8080
 """The agent's."""
-ENGINE = Path(__file__).with_name("live_engine.py")
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +85,7 @@ def _serve(world: World, folder: Path) -> None:
     (fetch,), (engine,) = pod["initContainers"], pod["containers"]
     storage = [variable for variable in fetch["env"] if not variable["name"].startswith("SKILL_")]
     fetch["env"] = [{"name": "SKILL_DEFAULT", "value": f"{REPOSITORY}/versions/{head.version}"}, *storage]
-    weights, tmp = fetch["volumeMounts"]
-    weights |= {"readOnly": True}
+    _, tmp = fetch["volumeMounts"]
     agent = fetch | {
         "name": "adapters",
         "restartPolicy": "Always",
@@ -95,40 +93,19 @@ def _serve(world: World, folder: Path) -> None:
         "env": storage,
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"httpGet": {"path": "/skillupdate/ready", "port": PORT}, "periodSeconds": 2},
-        "volumeMounts": [weights, tmp, _mount("adapters"), _mount("told", read_only=True)],
+        "volumeMounts": [mount("weights"), tmp, mount("adapters", read_only=False), mount("told")],
     }
-    fetch["volumeMounts"] = [_mount("weights"), tmp]
-    asked = {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 3, "timeoutSeconds": 10}
-    engine |= {
-        "image": world.images["trainer"],
-        "command": ["python", "-m", "tests.e2e.live_engine"],
-        "env": [*engine["env"], {"name": "PYTHONPATH", "value": "/engine"}, {"name": "MODEL", "value": NAME}],
-        "startupProbe": asked | {"failureThreshold": 100},
-        "readinessProbe": asked | {"failureThreshold": 6},
-        "volumeMounts": [weights, tmp, _mount("adapters", read_only=True), _mount("engine", read_only=True)],
-    }
-    del engine["ports"]
     pod["initContainers"] = [fetch, agent]
-    files = [
-        {"key": "engine", "path": "tests/e2e/live_engine.py"},
-        {"key": "addresses", "path": "tests/store/live_engine.py"},
-    ]
+    compute(world, pod, NAME, mount("adapters"))
+    del engine["ports"]
+    for probe in ("startupProbe", "readinessProbe"):
+        engine[probe]["httpGet"]["port"] = PORT
     pod["volumes"] += [
         {"name": "adapters", "emptyDir": {}},
         {"name": "told", "configMap": {"name": f"{NAME}-adapter", "optional": True}},
-        {"name": "engine", "configMap": {"name": "engine", "items": files}},
     ]
-    sources = {"engine": ENGINE.read_text(), "addresses": Path(addresses.__file__).read_text()}
-    world.apply(_config_map("engine", sources), _config_map(f"{NAME}-adapter", {}), service, deployment)
+    world.apply(sources(), config_map(f"{NAME}-adapter", {}), service, deployment)
     world.kubectl("rollout", "status", f"deployment/{NAME}", "--timeout=300s")
-
-
-def _config_map(name: str, data: dict[str, str]) -> Raw:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}} | ({"data": data} if data else {})
-
-
-def _mount(name: str, *, read_only: bool = False) -> Raw:
-    return {"name": name, "mountPath": f"/{name}"} | ({"readOnly": True} if read_only else {})
 
 
 def _update(name: str, *, approval: str) -> Raw:

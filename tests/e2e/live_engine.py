@@ -1,7 +1,8 @@
 """A live engine that computes on a CPU: vLLM's addresses (tests/store/live_engine.py) over transformers and PEFT.
 
-No engine with adapters has a build for the tests' image. Runs in a pod of the trainer's image, with nothing but that
-file beside it: its own weights lie in /weights, adapters come by the agent.
+No engine with adapters or metrics has a build for the tests' image. Runs in a pod of the trainer's image, with nothing
+but that file beside it: its own weights lie in /weights, adapters come by the agent. It takes three seconds more for
+each answer where its pod's annotation, $SKILL_WEIGHTS, is of the version that a mounted file names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.store.live_engine import Reply, VLLMDouble
 
 WEIGHTS = Path("/weights")
+SLOW = Path("/slow/version")
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Computing(VLLMDouble):
     """Answers greedily, one question at a time, with the log-probability of each token."""
 
     _one: threading.Lock = field(default_factory=threading.Lock)
+    _answers: int = 0
+    _seconds: float = 0
 
     def __post_init__(self) -> None:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(WEIGHTS)
@@ -52,12 +57,21 @@ class Computing(VLLMDouble):
                 self._network = self._network.unload()
         return status, said
 
+    def got(self, path: str) -> Reply:
+        if path != "/metrics":
+            return super().got(path)
+        requests = f'http_requests_total{{status="200"}} {self._answers}'
+        return 200, f"{requests}\nrequest_seconds_count {self._answers}\nrequest_seconds_sum {self._seconds}\n"
+
     def answered(self, body: dict[str, Any]) -> Reply:
-        model = body["model"]
+        model, began = body["model"], time.monotonic()
         if model not in {self.model, *self.adapters}:
             return self.unknown(model)
         with self._one, self._as(model), torch.inference_mode():
             text, tokens = self._generate(body["messages"], body.get("max_tokens", 16))
+            time.sleep(3 if _is_slow() else 0)
+            self._answers += 1
+            self._seconds += time.monotonic() - began
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         choice["logprobs"] = {"content": tokens}
         return 200, {"object": "chat.completion", "model": model, "choices": [choice]}
@@ -89,12 +103,16 @@ class Computing(VLLMDouble):
         return self._tokenizer.decode(chosen, skip_special_tokens=True), tokens
 
 
+def _is_slow() -> bool:
+    return SLOW.exists() and SLOW.read_text() in os.environ.get("SKILL_WEIGHTS", "")
+
+
 def main() -> None:
     """Serves until it is told to end."""
     ended = threading.Event()
     for word in (signal.SIGTERM, signal.SIGINT):
         signal.signal(word, lambda *_: ended.set())
-    with Computing(os.environ["MODEL"], port=8000).serve():
+    with Computing(os.environ["MODEL"], host=os.environ.get("HOST", "127.0.0.1"), port=8000).serve():
         ended.wait()
 
 

@@ -31,6 +31,7 @@ class LiveEngine:
     gate: threading.Event = field(default_factory=threading.Event)
     """Answers in pieces wait for it after the first one."""
     url: str = ""
+    host: str = "127.0.0.1"
     port: int = 0
     load: ClassVar[str]
     unload: ClassVar[str]
@@ -78,7 +79,7 @@ class LiveEngine:
                 pass  # a client that has gone
 
         self.adapters.clear()
-        with Server(("127.0.0.1", self.port), Handler) as server:
+        with Server((self.host, self.port), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
             self.port = server.server_port
