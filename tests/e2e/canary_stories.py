@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cluster import Cluster, debian, network
+from tests.cluster import Cluster, ClusterError, debian, network
 from tests.cluster.console import say
 from tests.cluster.processes import Processes
 from tests.e2e import story
@@ -45,25 +47,17 @@ ANALYSIS = {
 
 
 @pytest.fixture(scope="module")
-def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One in the cluster's network, that finds the pods by itself and scrapes them each second; yields its address."""
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One in the cluster's network that scrapes each second what stands in a file; yields that file.
+
+    Debian's knows no Kubernetes (`kubernetes_sd_configs` is not built in).
+    """
     folder = tmp_path_factory.mktemp("prometheus")
-    labels = {"namespace": "namespace", "pod_name": "pod"}
-    scraped = {
-        "job_name": "pods",
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(cluster.kubeconfig)}],
-        "relabel_configs": [
-            {"source_labels": ["__meta_kubernetes_pod_label_app"], "regex": NAME, "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_pod_container_port_number"], "regex": "8000", "action": "keep"},
-            *(
-                {"source_labels": [f"__meta_kubernetes_{source}"], "target_label": target}
-                for source, target in labels.items()
-            ),
-        ],
-    }
+    found = folder / "found.json"
+    scraped = {"job_name": "pods", "file_sd_configs": [{"files": [str(found)]}]}
     settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [scraped]}
     (folder / "prometheus.yaml").write_text(json.dumps(settings))  # JSON is YAML
-    processes, url = Processes(folder, outlive=False), f"http://{PROMETHEUS}"
+    processes = Processes(folder, outlive=False)
     command = [
         *network.ENTER,
         debian.program("prometheus", package="prometheus"),
@@ -72,22 +66,53 @@ def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
         f"--web.listen-address={PROMETHEUS}",
     ]
     processes.start("prometheus", command)
-    processes.wait("prometheus", lambda: _is_ready(url), "the start of Prometheus", 60)
-    yield url
+    processes.wait("prometheus", _is_ready, "the start of Prometheus", 60)
+    yield found
     processes.stop("prometheus", seconds=5)
 
 
 @pytest.fixture(scope="module")
-def world(cluster: Cluster, prometheus: str) -> World:
+def world(cluster: Cluster) -> World:
     """Operator that may ask Prometheus, an object store; nothing is served yet."""
     world = World(cluster, "canary")
     world.create_namespace()
-    world.install_operator(f"prometheus.url={prometheus}")
+    world.install_operator(f"prometheus.url=http://{PROMETHEUS}")
     world.start_storage()
     story.upload_smoke(world)
     return world
 
 
+@pytest.fixture
+def _pods_are_found(world: World, prometheus: Path) -> Iterator[None]:
+    """The part of Prometheus that finds pods, every two seconds."""
+    ended = threading.Event()
+
+    def find() -> None:
+        while not ended.wait(2):
+            with contextlib.suppress(ClusterError):  # a busy machine loses connections
+                new = prometheus.with_suffix(".new")
+                new.write_text(json.dumps(_targets(world)))
+                new.replace(prometheus)
+
+    thread = threading.Thread(target=find)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+def _targets(world: World) -> list[Raw]:
+    return [
+        {
+            "targets": [f"{pod['status']['podIP']}:8000"],
+            "labels": {"namespace": world.namespace, "pod": pod["metadata"]["name"]},
+        }
+        for pod in world.serving_pods(NAME)
+        if "podIP" in pod["status"]
+    ]
+
+
+@pytest.mark.usefixtures("_pods_are_found")
 def test_canary_that_answers_slowly_goes_back_and_a_good_one_is_followed(world: World, tmp_path: Path):
     _serve(world, tmp_path / "base")
     world.apply(_update("slow", approval="Manual"))
@@ -110,9 +135,9 @@ def test_canary_that_answers_slowly_goes_back_and_a_good_one_is_followed(world: 
         assert asked.errors() == []
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready() -> bool:
     try:
-        return httpx.get(f"{url}/-/ready", trust_env=False).status_code == 200
+        return httpx.get(f"http://{PROMETHEUS}/-/ready", trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 
