@@ -9,6 +9,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def test_canary_that_answers_slowly_goes_back_and_a_good_one_is_followed(world: 
         assert condition({"status": status}, "Stalled")["reason"] == "AnalysisFailed"
         assert status["rollout"]["hold"]["proved"], "its answers were right, and only one pod ever gave them"
         say(f"{condition({'status': status}, 'Stalled')['message']}")
+        say(f"{_seconds_alone(status):.0f} s after its proof; {status['rollout']['analysis']}")
 
         world.apply(_update("good", approval="Automatic"))
         status = story.settle(world, "good")["status"]
@@ -133,6 +135,12 @@ def test_canary_that_answers_slowly_goes_back_and_a_good_one_is_followed(world: 
         assert status["rollout"]["hold"]["proved"]
         say(f"{status['rollout']['analysis']}")
         assert asked.errors() == []
+
+
+def _seconds_alone(status: Raw) -> float:
+    """Returns for how long a canary served before it was found out, in seconds."""
+    proved, fault = (status["rollout"][part][name] for part, name in (("hold", "provedAt"), ("rollback", "faultAt")))
+    return (datetime.fromisoformat(fault) - datetime.fromisoformat(proved)).total_seconds()
 
 
 def _is_ready() -> bool:
