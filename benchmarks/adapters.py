@@ -64,7 +64,7 @@ def measured(kind: str, teacher: str) -> dict[str, Any]:
 
     silence()
     device = torch.device("cpu")
-    prepare(device)
+    prepare()
     method = Method.parse(
         {
             "batchSize": 8, "steps": 4, "rollout": {"maxNewTokens": 32}, "optimizer": {"learningRate": 1e-9},

@@ -95,7 +95,7 @@ def measured(setting: Setting) -> dict[str, Any]:
 
     silence()
     device, folder, method = compute_device(), smollm2(), Method.parse(setting.settings)
-    prepare(device)
+    prepare()
     model = LanguageModel.load(folder, device)
     examples = make_examples(records(setting), method, model.tokens)
     weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -61,7 +61,7 @@ def taught(seed: int, before: Measurement, folder: Path) -> Version:
 
 def load(folder: Path) -> LanguageModel:
     silence()
-    prepare(CPU)
+    prepare()
     return LanguageModel.load(folder, CPU)
 
 

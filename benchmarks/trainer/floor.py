@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.trainer.workload import SKIP, Setting, Step, records
+from skill_trainer.device import wait_for
 from skill_trainer.model import ChatTokenizer, common_prefix
 from skill_trainer.prompts import Example
 from skill_trainer.steps.examples import make_examples
@@ -56,21 +57,27 @@ class Machine:
     """What this machine can do."""
 
     rate: float
-    """Operations per second of large products in fp32."""
+    """Operations per second of large products: fp32 on a CPU, bf16 on a GPU."""
     bandwidth: float
     """Bytes per second that it reads."""
+    number: int
+    """Bytes of a weight that a product reads."""
 
     @classmethod
-    def measured(cls) -> Machine:
+    def measured(cls, device: torch.device) -> Machine:
         """Returns the best rates that are seen, over the libraries that PyTorch multiplies with."""
-        a, b, many = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE), torch.randn(READ)
+        is_gpu = device.type == "cuda"
+        size, dtype = (8192, torch.bfloat16) if is_gpu else (2048, torch.float32)
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in "ab")
+        many = torch.randn(READ * (8 if is_gpu else 1), device=device)
         products: list[Callable[[], object]] = [lambda: a @ b]
-        if torch.backends.mkldnn.is_available():
+        if torch.backends.mkldnn.is_available() and not is_gpu:
             products.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))  # noqa: SLF001
-        return cls(2 * SIZE**3 / min(map(_seconds, products)), 4 * READ / _seconds(many.sum))
+        rate = 2 * size**3 / min(_seconds(product, device) for product in products)
+        return cls(rate, 4 * len(many) / _seconds(many.sum, device), dtype.itemsize)
 
 
-SIZE, READ, REPEATS = 2048, 2**27, 8
+READ, REPEATS = 2**27, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +112,17 @@ def _step(sizes: Sizes, batch: Sequence[Example], answers: Sequence[int], machin
     learn = (sizes.forward(teacher, seen, rows) + 3 * sizes.forward(student, own, rows)) / machine.rate
     generate = sizes.forward(student, own, sum(answers)) / machine.rate
     prefill = sizes.forward(prompts, own, len(prompts)) / machine.rate
-    decode = (max(answers) - 1) * 4 * (sizes.body + sizes.head) / machine.bandwidth
+    decode = (max(answers) - 1) * machine.number * (sizes.body + sizes.head) / machine.bandwidth
     return learn + generate, learn + max(generate, prefill + decode)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """Returns the shortest of a few times."""
     took: list[float] = []
     for _ in range(REPEATS):
+        wait_for(device)
         start = time.perf_counter()
         work()
+        wait_for(device)
         took.append(time.perf_counter() - start)
     return min(took)

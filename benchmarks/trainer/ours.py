@@ -42,25 +42,26 @@ class Replayed(Sdft):
     def _replay(self, batch: Sequence[Example], student: LanguageModel, step: int) -> list[Item]:
         most = self.method.rollout.max_new_tokens
         numbers = generator(self.method.seed, "rollout", step)
-        draw = sampler(torch.rand((len(batch), most), generator=numbers, dtype=torch.float64), self.temperature)
+        uniform_BN = torch.rand((len(batch), most), generator=numbers, dtype=torch.float64)
+        draw = sampler(uniform_BN.to(student.device), self.temperature)
         answers = self.recorded[step].answers
 
         def forced(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:
             draw(logits_AV, rows_A, number)
-            return torch.tensor([answers[row][number] for row in rows_A.tolist()])
+            return torch.tensor([answers[row][number] for row in rows_A.tolist()], device=rows_A.device)
 
         choose: Choose = forced
         made = generate(student, [each.student for each in batch], most, choose)
         return [Item(example, answer.tokens, answer.finished) for example, answer in zip(batch, made, strict=True)]
 
 
-def run(folder: Path, setting: Setting, recorded: Sequence[Step]) -> Run:
+def run(folder: Path, setting: Setting, device: torch.device, recorded: Sequence[Step]) -> Run:
     """Returns what our loop took for the setting."""
     silence()
-    method, device = setting.method(), torch.device("cpu")
+    method = setting.method()
     model = LanguageModel.load(folder, device)
     examples = make_examples(records(setting.batch * (setting.steps + 1)), method, model.tokens)
-    before = peak_bytes()
+    before = peak_bytes(device)
     objective = Replayed(method, model, examples, recorded)
     steps: list[Step] = []
 
@@ -72,10 +73,10 @@ def run(folder: Path, setting: Setting, recorded: Sequence[Step]) -> Run:
         model, objective, make_optimizer(model), Curriculum(examples), method, done=0, save_every=1000, on_step=on_step,
         save=lambda _: None, stop=lambda: False,
     )  # fmt: skip
-    return Run(steps, peak_bytes(), before)
+    return Run(steps, peak_bytes(device), before)
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
     recorded = Run.load(options.replay).steps if options.replay else []
-    run(options.model, Setting(**options.setting), recorded).dump(options.out)
+    run(options.model, Setting(**options.setting), options.device, recorded).dump(options.out)

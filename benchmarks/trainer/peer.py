@@ -16,6 +16,7 @@ from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
 from benchmarks.trainer.process import arguments, peak_bytes
 from benchmarks.trainer.workload import EMA_RATE, LEARNING_RATE, SKIP, Clock, Run, Setting, Step, records
+from skill_trainer.device import wait_for
 
 ALPHA = {"ForwardKL": 0.0, "JSD": 0.5, "ReverseKL": 1.0}
 TURNS = "{prompt}<|im_end|>\n<|im_start|>assistant\n{privileged_context}<|im_end|>\n<|im_start|>user\n{prompt}"
@@ -27,7 +28,7 @@ class Measured(SDFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.clock, self.done, self.last = Clock(), [], {}
+        self.clock, self.done, self.last = Clock(self.args.device), [], {}
         backward = self.accelerator.backward
 
         def timed_backward(*args: Any, **kwargs: Any) -> None:
@@ -65,26 +66,29 @@ class StepTimes(transformers.TrainerCallback):
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Starts the clock: the batch is generated inside the step."""
-        self.trainer.clock, self.start = Clock(), time.perf_counter()
+        self.trainer.clock, self.start = Clock(self.trainer.args.device), time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Stops it."""
+        wait_for(self.trainer.args.device)
         seconds, parts, last = time.perf_counter() - self.start, self.trainer.clock.seconds, self.trainer.last
         parts["optimizer"] = seconds - sum(parts.values())
         self.trainer.done.append(Step(seconds, dict(parts), last["loss"], last["answers"]))
 
 
-def run(model: Path, setting: Setting) -> Run:
+def run(model: Path, setting: Setting, device: torch.device) -> Run:
     """Returns what TRL's trainer took for the setting."""
     steps = setting.steps + 1
     rows = records(setting.batch * steps)
     data = datasets.Dataset.from_list(
         [{"prompt": list(row.messages), "privileged_context": row.demonstration} for row in rows]
     )
+    is_gpu = device.type == "cuda"
     config = SDFTConfig(
-        output_dir="unused", use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no",
+        output_dir="unused", use_cpu=not is_gpu, report_to=[], save_strategy="no", disable_tqdm=True,
+        logging_strategy="no", bf16=is_gpu, gradient_checkpointing=False,
         per_device_train_batch_size=setting.batch, num_generations=1, max_steps=steps, shuffle_dataset=False,
-        max_completion_length=setting.new_tokens, max_prompt_length=None, gradient_checkpointing=False, bf16=False,
+        max_completion_length=setting.new_tokens, max_prompt_length=None,
         distillation_mode="full_logits", distillation_alpha=ALPHA[setting.divergence], distillation_is_clip=None,
         num_loss_tokens_to_skip=SKIP, teacher_model_kind="ema", teacher_update_rate=EMA_RATE, teacher_sync_steps=1,
         teacher_prompt_template=TURNS, learning_rate=LEARNING_RATE, lr_scheduler_type="constant", weight_decay=0.0,
@@ -96,11 +100,11 @@ def run(model: Path, setting: Setting) -> Run:
         processing_class=transformers.AutoTokenizer.from_pretrained(model),
     )  # fmt: skip
     times.trainer = trainer
-    before = peak_bytes()
+    before = peak_bytes(device)
     trainer.train()
-    return Run(trainer.done, peak_bytes(), before)
+    return Run(trainer.done, peak_bytes(device), before)
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    run(options.model, Setting(**options.setting)).dump(options.out)
+    run(options.model, Setting(**options.setting), options.device).dump(options.out)

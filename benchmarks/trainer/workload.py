@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from skill_contract.spec import Method
 from skill_trainer.data import Record
+from skill_trainer.device import wait_for
 
 SKILL = Path(__file__).parents[2] / "tests" / "skills" / "velmora" / "train.jsonl"
 LEARNING_RATE = 1e-5
@@ -30,6 +33,8 @@ class Setting:
     vocabulary: int = 0
     """Padded to so many entries; 0: the model's own."""
     divergence: str = "ForwardKL"
+    size: str = ""
+    """Of a model with random weights, by `models.SIZES`; empty: SmolLM2-135M itself."""
     steps: int = 3
     """Measured ones; one more warms up."""
 
@@ -38,6 +43,7 @@ class Setting:
         """A short name for tables."""
         words = [f"{self.batch} x {self.new_tokens}"]
         words += [f"V = {self.vocabulary}"] if self.vocabulary else []
+        words += [self.size] if self.size else []
         words += [self.divergence] if self.divergence != "ForwardKL" else []
         return ", ".join(words)
 
@@ -71,7 +77,7 @@ class Run:
 
     steps: list[Step]
     peak_bytes: int
-    """Largest resident memory of the process."""
+    """Largest memory: of the GPU's allocations, on a CPU resident of the process."""
     before_bytes: int
     """The same before the first step, with the model loaded."""
 
@@ -90,7 +96,8 @@ class Run:
 class Clock:
     """Adds up wall time by part; parts inside parts count once, for the inner one."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self._inner = 0.0
 
@@ -101,6 +108,7 @@ class Clock:
         try:
             yield
         finally:
+            wait_for(self._device)
             took = time.perf_counter() - start
             self.seconds[part] += took - self._inner
             self._inner = outer + took

@@ -24,8 +24,8 @@ FILES = ("student.safetensors", "teacher.safetensors", "optimizer.safetensors")
 class Attempt:
     """One process's life: a model from the parent's folder, restored from a checkpoint where there is one."""
 
-    def __init__(self, parent, settings, folder, resume=None):
-        self.model = LanguageModel.load(parent, CPU)
+    def __init__(self, parent, settings, folder, resume=None, device=CPU):
+        self.model = LanguageModel.load(parent, device)
         if settings.adaptation.adapter:
             self.model.adapt(settings.adaptation.adapter, settings.seed)
         self.settings, self.folder, self.resume = settings, folder, resume

@@ -1,12 +1,15 @@
-"""How many threads a run takes: by wish, by the container's limit, by the machine."""
+"""Threads by wish, by the container's limit, by the machine; kernels whose sums have an order, where there are such."""
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
+import torch
 
-from skill_trainer.device import cpu_limit, num_threads
+from skill_trainer.device import cpu_limit, keep_order_if_possible, num_threads, prepare, without_order
+from skill_trainer.model import LanguageModel
 
 
 @pytest.mark.parametrize(("wish", "threads"), [("3", 3), ("1", 1), ("4,2", 4)])
@@ -36,3 +39,48 @@ def test_limit_of_a_legacy_control_group(tmp_path, quota, limit):
 
 def test_no_control_group_is_no_limit(tmp_path):
     assert cpu_limit(tmp_path) is None
+
+
+@pytest.fixture
+def in_order(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # `prepare` leaves it behind
+    prepare()
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.mark.usefixtures("in_order")
+def test_the_promise_of_an_order_is_kept_outside_of_what_needs_none():
+    with without_order():
+        assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+@pytest.mark.usefixtures("in_order")
+def test_an_operation_without_an_order_costs_the_promise_and_says_so(caplog):
+    def refused():
+        raise RuntimeError("histc does not have a deterministic implementation, but you set ...")
+
+    with caplog.at_level(logging.WARNING):
+        keep_order_if_possible(refused)
+    assert "resuming will not be exact" in caplog.text
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    with without_order():
+        pass
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+@pytest.mark.usefixtures("in_order")
+def test_other_faults_of_a_rehearsal_are_not_hidden():
+    def fails():
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        keep_order_if_possible(fails)
+
+
+def test_a_rehearsal_leaves_no_gradients(tiny_llama_dir):
+    model = LanguageModel.load(tiny_llama_dir, torch.device("cpu"))
+    model.rehearse()
+    assert all(each.grad is None and each.requires_grad for each in model.parameters())

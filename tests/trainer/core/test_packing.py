@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from skill_trainer.model import LanguageModel
-from skill_trainer.packing import PACKED, Packing
+from skill_trainer.packing import PACKED, Packing, Padding
 from tests.trainer.core.conftest import CPU, gradients, rows_alone
 
 SHAPE = {
@@ -52,10 +54,34 @@ def test_a_row_gives_what_each_sequence_gives_alone(kind, sequences, tiny):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("sequences", SEQUENCES.values(), ids=SEQUENCES)
+def test_padding_for_attention_alone_gives_the_same(sequences, tiny, monkeypatch):
+    """What is done on a GPU."""
+    model = made(KINDS["Llama"], tiny)
+    first = [len(sequence) - 1 for sequence in sequences]
+    direction_D = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    one_by_one = model.hidden_rows(sequences, first)
+    monkeypatch.setattr(Packing, "of", partial(Packing.of, padded=True))
+    together = model.hidden_rows(sequences, first)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
+    both = (gradients(model, rows, direction_D) for rows in (together, one_by_one))
+    for got, expected in zip(*both, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rests_are_padded_on_the_right_and_come_back():
+    padding = Padding.of([2, 3, 1], CPU)
+    tokens_1HNE = torch.arange(1.0, 7.0).view(1, 1, 6, 1)
+    rows_BHLE = padding.padded(tokens_1HNE)
+    assert rows_BHLE[:, 0, :, 0].tolist() == [[1, 2, 0], [3, 4, 5], [6, 0, 0]]
+    assert torch.equal(padding.tokens(rows_BHLE.transpose(1, 2)), tokens_1HNE.transpose(1, 2))
+
+
 def test_what_all_share_lies_in_the_row_once():
     packing = Packing.of([4, 3], 2, CPU)
     assert packing.row([[7, 8, 1, 2], [7, 8, 3]]) == [7, 8, 1, 2, 3]
     assert packing.positions() == [0, 1, 2, 3, 2]
+    assert packing.places([3, 2]) == [3, 4]
     assert packing.visible[2][0, 0].tolist() == [[True, True, True, False], [True, True, True, True]]
     assert [len(part) for part in packing.split(torch.arange(5), 0)] == [2, 2, 1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from skill_trainer.decoding import Growing, Recorded
 from skill_trainer.rollout import greedy, sample
 from skill_trainer.schedule import generator
 from tests.trainer.core.conftest import examples, method
@@ -19,6 +20,15 @@ def prompts(tiny):
 
 def sampled(model, prompts, *, seed=1, temperature=1.0, new=NEW):
     return sample(model, prompts, max_new_tokens=new, temperature=temperature, generator=generator(seed, "test", 0))
+
+
+@torch.no_grad()
+def end_soon(model):
+    """Makes the end of turn likely; returns its token."""
+    end = model.tokens.end_of_turn[0]
+    model.network.lm_head.weight = torch.nn.Parameter(model.network.lm_head.weight.clone())
+    model.network.lm_head.weight[end] *= 4
+    return end
 
 
 def reference_logprobs(model, prompt, answer):
@@ -52,6 +62,18 @@ def test_answers_after_a_shared_beginning_are_those_without(tiny):
     for prompt, answer in zip(prompts, greedy(tiny, prompts, max_new_tokens=NEW), strict=True):
         reference = reference_logprobs(tiny, prompt, answer)
         assert answer.tokens == tuple(reference.argmax(-1).tolist())
+
+
+def test_a_cache_of_fixed_size_gives_the_same_answers(tiny, prompts, monkeypatch):
+    """What is done on a GPU, where the step that uses it is recorded besides."""
+    end_soon(tiny)
+    growing = sampled(tiny, prompts * 3, new=20)
+    monkeypatch.setattr("skill_trainer.rollout.decoding", lambda *of, **_: Recorded(Growing(*of[:2]), of[2]))
+    fixed = sampled(tiny, prompts * 3, new=20)
+    assert [answer.tokens for answer in fixed] == [answer.tokens for answer in growing]
+    assert len({len(answer.tokens) for answer in fixed}) > 1, "the test must meet a prompt that ends early"
+    for one, other in zip(fixed, growing, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_samples_are_reproducible_and_differ_by_seed(tiny, prompts):
@@ -98,9 +120,7 @@ def test_samples_come_from_the_current_weights(tiny, prompts):
 @torch.no_grad()
 def test_a_row_that_has_ended_is_dropped_and_keeps_its_end(tiny, prompts):
     """The end of turn is made likely, so that rows end at different places; the rest must not notice."""
-    end = tiny.tokens.end_of_turn[0]
-    tiny.network.lm_head.weight = torch.nn.Parameter(tiny.network.lm_head.weight.clone())
-    tiny.network.lm_head.weight[end] *= 4
+    end = end_soon(tiny)
     answers = sampled(tiny, prompts * 4, new=20)
     lengths = {len(answer.tokens) for answer in answers}
     assert len(lengths) > 2

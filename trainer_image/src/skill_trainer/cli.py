@@ -232,7 +232,7 @@ def _train(config: TrainConfig, stop: Stop, options: argparse.Namespace) -> Outc
         )
     with ExitStack() as stack:
         crew = Crew.join(device)
-        prepare(device)  # after accelerate, which sets a number of threads of its own
+        prepare()  # after accelerate, which sets a number of threads of its own
         stack.callback(crew.leave)
         if by_hand and (checked := crew.first(lambda: check(config))).reason != "Checked":
             return checked

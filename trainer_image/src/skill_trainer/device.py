@@ -1,20 +1,21 @@
-"""Where and how tensors are computed: device, threads, determinism, precision. Only this module asks the machine.
-
-The way of a GPU (bf16 autocast over fp32 weights, deterministic cuBLAS) is written to PyTorch's documentation and has
-not been run on one. Everything measured and tested is on CPUs.
-"""
+"""Where and how tensors are computed: device, threads, determinism, precision. Only this module asks the machine."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import resource
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from skill_trainer.errors import ConfigInvalid
+
+log = logging.getLogger(__name__)
 
 
 def compute_device() -> torch.device:
@@ -40,14 +41,52 @@ def precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def prepare(device: torch.device) -> None:
+def prepare() -> None:
     """Sets threads and deterministic kernels, so that a run gives the same weights on the same kind of machine."""
     torch.set_num_threads(num_threads())
     # cuBLAS is deterministic only with a fixed workspace; must be set before the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(mode=True, warn_only=device.type == "cuda")
+    torch.use_deterministic_algorithms(mode=True)
     # Filling fresh memory would only hide reads of memory that was never written, at the price of a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+@contextmanager
+def without_order() -> Iterator[None]:
+    """Allows kernels that do not promise an order, where there is nothing to be added up in one.
+
+    PyTorch counts as such, and replaces by sorting, what writes to places that come from a tensor: to the places of new
+    tokens in a cache, all different.
+    """
+    promised = torch.are_deterministic_algorithms_enabled()
+    only_if_possible = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(mode=False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=promised, warn_only=only_if_possible)
+
+
+def keep_order_if_possible(rehearsal: Callable[[], object]) -> None:
+    """Runs a rehearsal of what will be computed; gives up deterministic kernels where an operation has none.
+
+    PyTorch refuses such an operation, and training would end. Without the promise, a run that is resumed on a GPU may
+    come to weights that differ in their last digits.
+    """
+    try:
+        rehearsal()
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        log.warning("resuming will not be exact, as an operation of this model has no fixed order: %s", error)
+        warnings.filterwarnings("ignore", message=".*deterministic.*", category=UserWarning)
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done what it was told: a GPU is told ahead of time, and would be timed wrong."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def num_threads() -> int:

@@ -64,10 +64,10 @@ def jsd(s_RV: Tensor, t_RV: Tensor) -> tuple[Tensor, Tensor]:
 
 def cross_entropy(s_RV: Tensor, token_R: Tensor) -> tuple[Tensor, Tensor]:
     """-s[token]: the SFT baseline. Gradient: p_s - onehot(token)."""
-    token_R1 = token_R[:, None]
-    gradient = s_RV.exp()
-    gradient.scatter_add_(1, token_R1, gradient.new_full(token_R1.shape, -1.0))
-    return -s_RV.gather(1, token_R1).squeeze(1), gradient
+    row_R = torch.arange(len(token_R), device=token_R.device)
+    loss_R, gradient = -s_RV[row_R, token_R], s_RV.exp()
+    gradient[row_R, token_R] -= 1
+    return loss_R, gradient
 
 
 MEASURES: dict[Divergence, Measure] = {
@@ -91,7 +91,7 @@ class Head:
     def log_probs(self, hidden_RD: Tensor, temperature: float) -> Tensor:
         """Returns log softmax(logits / temperature) [R, V] in fp32 (fp64 for a fp64 head)."""
         dtype = _product_dtype(hidden_RD)
-        logits_RV = hidden_RD.to(dtype) @ self.weight_VD.to(dtype).T
+        logits_RV = _wide_product(hidden_RD.to(dtype), self.weight_VD.to(dtype).T)
         if self.bias_V is not None:
             logits_RV = logits_RV + self.bias_V
         logits_RV = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
@@ -174,7 +174,7 @@ class _ChunkedLoss(torch.autograd.Function):
             gradient_RV = gradient_RV.mul_(weight_R[:, None] / plan.temperature).to(dtype)
             hidden_gradient[rows] = (gradient_RV @ head.weight_VD).to(hidden_RD.dtype)
             if ctx.needs_input_grad[1]:  # not where only an adapter is trained
-                part_VD = (gradient_RV.T @ hidden_RD[rows].to(dtype)).to(weight_VD.dtype)
+                part_VD = _wide_product(gradient_RV.T, hidden_RD[rows].to(dtype)).to(weight_VD.dtype)
                 weight_gradient = _plus(weight_gradient, part_VD)
             if bias_V is not None and ctx.needs_input_grad[2]:
                 bias_gradient = _plus(bias_gradient, gradient_RV.sum(0).to(bias_V.dtype))
@@ -207,6 +207,13 @@ def _measured(s_RV: Tensor, target: Tensor, measure: Measure) -> tuple[Tensor, T
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:
     return part if total is None else total.add_(part)
+
+
+def _wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the product; of bf16 on a GPU in fp32, as it is added up there: logits would lose two digits of four."""
+    if left.device.type == "cuda" and left.dtype == torch.bfloat16:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left @ right
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:

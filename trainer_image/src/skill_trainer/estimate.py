@@ -129,7 +129,7 @@ def estimate(config: TrainConfig) -> Estimate:
         ConfigInvalid, DataError, PromptTooLong, ModelInvalid, StoreError: as `check` does.
     """
     device, method, inputs = compute_device(), config.method, read_inputs(config)
-    prepare(device)
+    prepare()
     with tempfile.TemporaryDirectory() as scratch:
         subject = _subject(config, Path(scratch))
         curriculum = make_curriculum(inputs, config, ChatTokenizer.load(subject.folder))

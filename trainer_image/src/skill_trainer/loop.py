@@ -22,7 +22,7 @@ import torch
 
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
-from skill_trainer.device import precision
+from skill_trainer.device import precision, wait_for
 from skill_trainer.divergence import Sums, chunked_loss, token_weights
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.model import LanguageModel
@@ -65,7 +65,7 @@ def train(
     """
     total = curriculum.steps(method)
     for step in range(done, total):
-        clock = _Clock()
+        clock = _Clock(student.device)
         rate = learning_rate(step, total, method.optimizer)
         batch = curriculum.batch(step, method)
 
@@ -203,11 +203,13 @@ def _require_finite(step: int, loss: float, norm: float, rate: float) -> None:
 class _Clock:
     """Adds up wall time by part."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        wait_for(self._device)
         self.seconds[part] += time.perf_counter() - start

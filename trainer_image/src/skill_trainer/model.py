@@ -26,10 +26,10 @@ from skill_contract.adapters import OLDER, OWN
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
 from skill_trainer.chat_template import faults_of_the_template
-from skill_trainer.device import precision
+from skill_trainer.device import keep_order_if_possible, precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
-from skill_trainer.packing import NO_MASK, PACKED, Packing
+from skill_trainer.packing import NO_MASK, PACKED, Packing, take_rows
 from skill_trainer.stored_weights import stored_types
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
@@ -107,8 +107,11 @@ class LanguageModel:
         self.tokens = tokens
         self.adapter = adapter
         state = transformers.DynamicCache(config=network.config).layers
-        self._plain_attention = all(type(layer) is DynamicLayer for layer in state)
-        self.packs = self._plain_attention and _attention(network) == PACKED
+        self.plain_attention = all(type(layer) is DynamicLayer for layer in state)
+        """Whether its layers keep all keys and values, and nothing else."""
+        self.records = self.plain_attention
+        """Whether its decode step can be recorded, as far as is known, see `decoding`."""
+        self.packs = self.plain_attention and _attention(network) == PACKED
         """Whether several sequences can lie in one row, see `packing`."""
 
     @classmethod
@@ -140,6 +143,8 @@ class LanguageModel:
         _pack_if_possible(network)
         model = cls(network.to(device), tokens)
         model._require_plain_head()
+        if device.type == "cuda":
+            keep_order_if_possible(model.rehearse)
         return model
 
     @classmethod
@@ -223,14 +228,28 @@ class LanguageModel:
                 position_ids=torch.tensor([packing.positions()], device=self.device),
                 attention_mask=NO_MASK, packing=packing, use_cache=False,
             ).last_hidden_state  # fmt: skip
-        _, *rests = packing.split(hidden_1ND[0], 0)
-        return torch.cat([rest_LD[start - shared :] for rest_LD, start in zip(rests, first, strict=True)])
+        return take_rows(hidden_1ND[0], packing.places(first))
 
     def _padded_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
         tokens_BT, lengths = _right_padded(sequences, self.tokens.end_of_turn[0])
         with precision(self.device):
             hidden_BTD = self.network.base_model(input_ids=tokens_BT.to(self.device), use_cache=False).last_hidden_state
         return torch.cat([hidden_BTD[b, start : lengths[b]] for b, start in enumerate(first)])
+
+    def rehearse(self) -> None:
+        """Takes a short pass forward and back to its input; without gradients of weights, which are large."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        tokens_1T = torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
+        input_1TD = self.network.get_input_embeddings()(tokens_1T).detach().requires_grad_()
+        for parameter in trained:
+            parameter.requires_grad_(requires_grad=False)
+        try:
+            with precision(self.device):
+                hidden_1TD = self.network.base_model(inputs_embeds=input_1TD, use_cache=False).last_hidden_state
+            torch.autograd.grad(hidden_1TD.float().sum(), input_1TD)
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(requires_grad=True)
 
     def primed_cache(self, sequences: Sequence[Sequence[int]], *, longest: int) -> tuple[Any, int]:
         """Returns a key-value cache with what all sequences begin with, a row for each, and the number of its tokens.
@@ -240,7 +259,7 @@ class LanguageModel:
         """
         cache = transformers.DynamicCache(config=self.network.config)
         shared = min(longest, common_prefix(sequences))
-        if not self._plain_attention or shared * (len(sequences) - 1) < MIN_SAVED:
+        if not self.plain_attention or shared * (len(sequences) - 1) < MIN_SAVED:
             return cache, 0
         tokens_1T = torch.tensor([list(sequences[0][:shared])], device=self.device)
         with precision(self.device):
@@ -248,18 +267,19 @@ class LanguageModel:
         cache.batch_repeat_interleave(len(sequences))
         return cache, shared
 
-    def next_logits(self, tokens_BT: Tensor, mask_BC: Tensor, cache: Any) -> Tensor:
+    def next_logits(self, tokens_BT: Tensor, mask: Tensor, positions_BT: Tensor, cache: Any) -> Tensor:
         """Returns the logits [B, V] of the token after `tokens_BT`, and adds these to the cache.
 
         Args:
             tokens_BT: new tokens, padded on the left.
-            mask_BC: 1 for each token of the cache and of `tokens_BT` that is not padding.
-            cache: of `primed_cache`.
+            mask: 1 for each token of the cache and of `tokens_BT` that is not padding [B, C], or True for each that the
+                one new token may look at [B, 1, 1, C].
+            positions_BT: the place of each new token in its sequence.
+            cache: of `primed_cache`, or made from one.
         """
-        positions_BT = (mask_BC.cumsum(1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
         with precision(self.device):
             hidden_BTD = self.network.base_model(
-                input_ids=tokens_BT, attention_mask=mask_BC, position_ids=positions_BT, cache=cache, use_cache=True
+                input_ids=tokens_BT, attention_mask=mask, position_ids=positions_BT, cache=cache, use_cache=True
             ).last_hidden_state
             return self.network.get_output_embeddings()(hidden_BTD[:, -1]).float()
 

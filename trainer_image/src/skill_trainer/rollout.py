@@ -1,6 +1,6 @@
 """Answers of a model: sampled for training, greedy for scores. Nothing here is differentiable.
 
-Shape suffixes: B prompts, A those of them that still run, T tokens, C cached tokens, V vocabulary, N new tokens.
+Shape suffixes: B prompts, A those of them that still run, V vocabulary, N new tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skill_trainer.blocked_weights import blocked_weights
+from skill_trainer.decoding import decoding
+from skill_trainer.decoding_weights import decoding_weights
 from skill_trainer.model import LanguageModel
 
 BATCH_ROWS = 32
 """Prompts that are answered at the same time; a decode step reads all weights once, however many rows there are."""
+
+PARTS = 2**50
+"""What a probability of 1 is divided into; a product of a total and a number below 1 stays exactly below the total."""
 
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 """(logits_AV, which of the prompts these are [A], number of the new token) -> chosen tokens [A]."""
@@ -49,7 +53,9 @@ def sample(
 
 
 def sampler(uniform_BN: Tensor, temperature: float) -> Choose:
-    """Returns how tokens are drawn: by inversion of the distribution function, in fp64.
+    """Returns how tokens are drawn: by inversion of the distribution function.
+
+    Probabilities are whole multiples of 2^-50, so that their sums do not depend on the order in which a GPU adds.
 
     One uniform number per prompt and token, drawn beforehand, so an answer depends neither on when other rows end nor,
     but for roundings, on how prompts are cut into batches: about one draw in a thousand falls so near to the border of
@@ -57,10 +63,10 @@ def sampler(uniform_BN: Tensor, temperature: float) -> Choose:
     """
 
     def choose(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:
-        cumulative_AV = torch.softmax(logits_AV.double() / temperature, dim=-1).cumsum_(dim=-1)
-        threshold_A1 = uniform_BN[rows_A, number, None] * cumulative_AV[:, -1:]
-        chosen_A = torch.searchsorted(cumulative_AV, threshold_A1, right=True).squeeze(1)
-        return chosen_A.clamp_(max=logits_AV.shape[1] - 1)  # a product that rounded up to the total
+        shares_AV = torch.softmax(logits_AV.double() / temperature, dim=-1).mul_(PARTS).long()
+        cumulative_AV = shares_AV.cumsum_(dim=-1)
+        threshold_A1 = (uniform_BN[rows_A, number, None] * cumulative_AV[:, -1:]).long()
+        return torch.searchsorted(cumulative_AV, threshold_A1, right=True).squeeze(1)
 
     return choose
 
@@ -75,7 +81,7 @@ def greedy(
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, Answer] = {}
-    with blocked_weights(model.network):  # once for all batches
+    with decoding_weights(model.network):  # once for all batches
         for start in range(0, len(order), batch_rows):
             rows = order[start : start + batch_rows]
             batch = generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
@@ -95,7 +101,7 @@ def generate(
     """Returns an answer per prompt, token by token as `choose` takes them from the model's logits."""
     if not prompts:
         return []
-    with blocked_weights(model.network):
+    with decoding_weights(model.network):
         return _generate(model, prompts, max_new_tokens, choose)
 
 
@@ -107,14 +113,11 @@ def _generate(
     margins: list[float] = [math.inf] * len(prompts)
     ends = torch.tensor(model.tokens.end_of_turn, device=model.device)
     rows_A = torch.arange(len(prompts), device=model.device)
-    cache, shared = model.primed_cache(prompts, longest=min(len(prompt) for prompt in prompts) - 1)
-    input_AT, mask_AC = _left_padded([prompt[shared:] for prompt in prompts], model)
-    mask_AC = torch.cat([mask_AC.new_ones(len(prompts), shared), mask_AC], dim=1)
+    going = decoding(model, prompts, max_new_tokens)
     for number in range(max_new_tokens):
-        logits_AV = model.next_logits(input_AT, mask_AC, cache)
-        chosen_A = choose(logits_AV, rows_A, number)
-        logprob_A = torch.log_softmax(logits_AV, -1).gather(1, chosen_A[:, None]).squeeze(1)
-        best_A, second_A = logits_AV.topk(2).values.unbind(1)
+        chosen_A = choose(going.logits_AV, rows_A, number)
+        logprob_A = torch.log_softmax(going.logits_AV, -1).gather(1, chosen_A[:, None]).squeeze(1)
+        best_A, second_A = going.logits_AV.topk(2).values.unbind(1)
         made = zip(*(each.tolist() for each in (rows_A, chosen_A, logprob_A, best_A - second_A)), strict=True)
         for row, token, logprob, margin in made:
             tokens[row].append(token)
@@ -123,20 +126,10 @@ def _generate(
         running_A = ~torch.isin(chosen_A, ends)
         if not running_A.all():  # rows that have ended are dropped, not padded
             kept = running_A.nonzero().squeeze(1)
-            rows_A, chosen_A, mask_AC = rows_A[kept], chosen_A[kept], mask_AC[kept]
-            cache.batch_select_indices(kept)
-        if not len(rows_A):
+            rows_A, chosen_A = rows_A[kept], chosen_A[kept]
+            going.keep(kept)
+        if not len(rows_A) or number + 1 == max_new_tokens:
             break
-        input_AT, mask_AC = chosen_A[:, None], torch.cat([mask_AC, mask_AC.new_ones(len(rows_A), 1)], dim=1)
+        going.append(chosen_A)
     unfinished = set(rows_A.tolist())
     return [Answer(tuple(tokens[b]), tuple(logprobs[b]), b not in unfinished, margins[b]) for b in range(len(prompts))]
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:
-    longest = max(len(prompt) for prompt in prompts)
-    tokens_BT = torch.full((len(prompts), longest), model.tokens.end_of_turn[0])
-    mask_BT = torch.zeros((len(prompts), longest), dtype=torch.long)
-    for b, prompt in enumerate(prompts):
-        tokens_BT[b, longest - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[b, longest - len(prompt) :] = 1
-    return tokens_BT.to(model.device), mask_BT.to(model.device)

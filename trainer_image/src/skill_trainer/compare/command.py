@@ -48,7 +48,7 @@ def compare(options: argparse.Namespace) -> str:
     if not (model / "config.json").is_file():
         raise ContractError(f"--model {options.model}: is no Hugging Face model (there is no config.json)")
     device = compute_device()
-    prepare(device)
+    prepare()
     with RunsBar() as bar:
         bench = Bench(model, out, device, bar.step)
         planned = [Planned(chain, tuple(bench.keys(chain))) for chain in chains(plan, model)]
