@@ -64,6 +64,31 @@ def test_programs_run_without_the_checkout(installed: Path, extra: str, tmp_path
         assert "<html" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("program", "package", "extra", "code"),
+    [
+        ("skill-operator", "kopf", "operator", 64),
+        ("skill-store", "boto3", "store", 42),
+        ("skill-trainer", "regex", "trainer", 42),
+        ("skill-trainer", "torch", "trainer", 42),
+    ],
+)
+def test_program_without_its_extra_names_it(
+    installed: Path, program: str, package: str, extra: str, code: int, tmp_path: Path
+):
+    hidden = (
+        f"import sys; from importlib.metadata import entry_points as found; sys.modules['{package}'] = None; "
+        f"(program,) = found(group='console_scripts', name='{program}'); sys.exit(program.load()())"
+    )
+    words = ["estimate", "--model", "m", "--data", "d", "--held-out", "h"] if program == "skill-trainer" else ["list"]
+    command = [str(installed / "python"), "-I", "-c", hidden, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    expected = f"{program} needs the package {package}: pip install 'skillupdate[{extra}]'"
+    assert done.stderr.splitlines()[-1].endswith(expected)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code
+
+
 def test_it_is_the_wheel_that_runs(installed: Path, tmp_path: Path):
     code = "import kubectl_skill, skill_trainer; print(kubectl_skill.__file__, skill_trainer.__file__)"
     command = [str(installed / "python"), "-I", "-c", code]

@@ -126,13 +126,22 @@ def _command(run: Callable[[argparse.Namespace], None], options: argparse.Namesp
 
 def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
     """Returns what `run` returns with exit code 0, or what its fault means. Raises nothing but KeyboardInterrupt."""
+    try:
+        return _foreseen(step, run)
+    except ModuleNotFoundError as missing:
+        message = f"skill-trainer needs the package {missing.name}: pip install 'skillupdate[trainer]'"
+        return _failed(step, "ConfigInvalid", message), ExitCode.USER_ERROR
+    except Exception as error:  # noqa: BLE001 - the last word of a process
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}; the pod's log has the trace"
+        return _failed(step, "UnknownFault", message), UNKNOWN_FAULT
+
+
+def _foreseen(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
+    """As `answer`, for the faults that have a name; raises the others."""
     from skill_store.errors import StoreError  # noqa: PLC0415
     from skill_trainer.data import DataError  # noqa: PLC0415
     from skill_trainer.errors import Preempted, TrainerError  # noqa: PLC0415
-
-    def failed(reason: str, message: str) -> Outcome:
-        message = message.encode(errors="backslashreplace").decode()  # names of files may be in no encoding
-        return Outcome(step=step, outcome=Result.FAILED, reason=reason, message=message)
 
     try:
         return run(), ExitCode.FINISHED
@@ -140,14 +149,17 @@ def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
         outcome = Outcome(step=step, outcome=Result.PREEMPTED, reason=stop.reason, message=stop.message)
         return outcome, ExitCode.PREEMPTED
     except (TrainerError, DataError) as error:
-        return failed(error.reason, error.message), ExitCode.USER_ERROR
+        return _failed(step, error.reason, error.message), ExitCode.USER_ERROR
     except StoreError as error:
-        return failed(error.reason, error.message), UNKNOWN_FAULT if error.retriable else ExitCode.USER_ERROR
+        code = UNKNOWN_FAULT if error.retriable else ExitCode.USER_ERROR
+        return _failed(step, error.reason, error.message), code
     except ContractError as error:
-        return failed("ConfigInvalid", str(error)), ExitCode.USER_ERROR
-    except Exception as error:  # noqa: BLE001 - the last word of a process
-        traceback.print_exc()
-        return failed("UnknownFault", f"{type(error).__name__}: {error}; the pod's log has the trace"), UNKNOWN_FAULT
+        return _failed(step, "ConfigInvalid", str(error)), ExitCode.USER_ERROR
+
+
+def _failed(step: Step, reason: str, message: str) -> Outcome:
+    message = message.encode(errors="backslashreplace").decode()  # names of files may be in no encoding
+    return Outcome(step=step, outcome=Result.FAILED, reason=reason, message=message)
 
 
 def _compare(options: argparse.Namespace) -> None:
