@@ -111,7 +111,9 @@ def test_a_recorded_step_gives_the_same_answers(on_gpu, monkeypatch):
     recorded = Recorded._recorded
     monkeypatch.setattr(Recorded, "_recorded", lambda self: made.append(recorded(self)) or made[-1])
     played = sampled(on_gpu, prompts, new=20)
-    assert [step.__name__ for step in made] == ["replay"]
+    assert sampled(on_gpu, prompts, new=20) == played
+    assert [step.__name__ for step in made] == ["replay", "replay"]
+    assert on_gpu.records
     monkeypatch.setattr("skill_trainer.rollout.decoding", lambda model, prompts, _: Growing(model, prompts))
     launched = sampled(on_gpu, prompts, new=20)
     assert len({len(answer.tokens) for answer in played}) > 1, "the test must meet a prompt that ends early"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Protocol
 
 import torch
@@ -111,30 +110,17 @@ class Recorded:
     def _recorded(self) -> Callable[[], None]:
         if self._model.device.type != "cuda":
             return self._take
-        graph, memory = torch.cuda.CUDAGraph(), _recordings(self._model.device)
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
+        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.stream(aside):
-                # Other threads may use the GPU meanwhile: those that upload, those of NCCL.
-                graph.capture_begin(pool=memory.id, capture_error_mode="thread_local")
-                try:
-                    self._take()
-                finally:
-                    graph.capture_end()
-            here.wait_stream(aside)
+            # Other threads may use the GPU meanwhile: those that upload, those of NCCL.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._take()
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             self._model.records = False
             log.warning("decode steps of this model are launched kernel by kernel, which takes longer: %s", reason)
             return self._take
         return graph.replay
-
-
-@cache
-def _recordings(device: torch.device) -> torch.cuda.MemPool:  # noqa: ARG001 - one for each
-    """Returns memory for one recording after the other: `torch.cuda.graph` would free all that is unused each time."""
-    return torch.cuda.MemPool()
 
 
 def decoding(model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Decoding:
