@@ -89,6 +89,11 @@ gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through 
 targets: .venv/synced ## On the real cluster: every other kind of serving target by its own controller, live adapters, a canary (half an hour)
 	$(PYTHON) -m pytest -p no:randomly -s tests/e2e/target_stories.py tests/e2e/adapter_stories.py tests/e2e/canary_stories.py
 
+.PHONY: gpu
+gpu: .venv/synced ## On an NVIDIA GPU: what it computes against a CPU, twice and resumed; what each thing done only there brings
+	$(PYTHON) -m pytest tests/trainer/core/test_gpu.py
+	$(PYTHON) -m benchmarks.gpu
+
 .PHONY: fuzz
 fuzz: .venv/synced ## Broken documents, 1.5 million, for every reader of others' bytes, into docs/security.md (half an hour; atheris is for Linux and macOS)
 	$(UV) run --no-sync --with "atheris==3.0.0" python -m tests.fuzz --write docs/security.md

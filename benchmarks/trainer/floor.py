@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.trainer.workload import SKIP, Setting, Step, records
 from skill_trainer.device import wait_for
-from skill_trainer.model import ChatTokenizer, common_prefix
+from skill_trainer.model import ChatTokenizer
+from skill_trainer.packing import common_prefix
 from skill_trainer.prompts import Example
 from skill_trainer.steps.examples import make_examples
 

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skill_trainer.errors import FormatMismatch, ModelInvalid
-from skill_trainer.model import ChatTokenizer, LanguageModel, common_prefix, stored_dtype
+from skill_trainer.model import ChatTokenizer, LanguageModel
+from skill_trainer.packing import common_prefix
+from skill_trainer.stored_weights import stored_dtype
 from tests.trainer.core.conftest import CPU, examples, gradients, method, rows_alone
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-import transformers
 from torch import Tensor
 from torch.nn import functional
 
@@ -70,16 +69,14 @@ class Recorded:
 
     Prompts that have ended stay in it, and their tokens go nowhere. On other devices than a GPU, and for models whose
     step cannot be recorded (it asks the device something on its way), the step is taken anew each time, with the same
-    result. Source: PyTorch, "CUDA Graphs"; transformers, `StaticCache`.
+    result. Source: PyTorch, "CUDA Graphs".
     """
 
     def __init__(self, begun: Growing, room: int) -> None:
         """Goes on from `begun`, whose cache it copies, for at most `room` more tokens."""
         self._model = begun.model
         rows, self._length = begun.mask_AC.shape
-        self._cache = transformers.StaticCache(begun.model.network.config, max_cache_len=self._length + room)
-        for number, layer in enumerate(begun.cache.layers):
-            self._cache.update(layer.keys, layer.values, number)
+        self._cache = begun.model.fixed_cache(begun.cache, self._length + room)
         self._mask_B11C = functional.pad(begun.mask_AC, (0, room))[:, None, None].bool()
         self._tokens_B1 = begun.mask_AC.new_zeros(rows, 1)
         self._positions_B1 = begun.positions(1)

@@ -17,7 +17,7 @@ from skill_contract.spec import Method, TeacherWeights
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.divergence import CHUNK_ROWS
 from skill_trainer.loop import PART_TOKENS, tokens_beside
-from skill_trainer.model import common_prefix
+from skill_trainer.packing import common_prefix
 from skill_trainer.prompts import Example
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

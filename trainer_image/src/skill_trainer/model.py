@@ -29,8 +29,8 @@ from skill_trainer.chat_template import faults_of_the_template
 from skill_trainer.device import keep_order_if_possible, precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
-from skill_trainer.packing import NO_MASK, PACKED, Packing, take_rows
-from skill_trainer.stored_weights import stored_types
+from skill_trainer.packing import NO_MASK, PACKED, Packing, common_prefix, take_rows
+from skill_trainer.stored_weights import stored_dtype
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 LEFT_BEHIND = (".skill", OWN, OLDER)
@@ -238,11 +238,10 @@ class LanguageModel:
 
     def rehearse(self) -> None:
         """Takes a short pass forward and back to its input; without gradients of weights, which are large."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = self.trained_parameters().values()
         tokens_1T = torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
         input_1TD = self.network.get_input_embeddings()(tokens_1T).detach().requires_grad_()
-        for parameter in trained:
-            parameter.requires_grad_(requires_grad=False)
+        self.network.requires_grad_(requires_grad=False)
         try:
             with precision(self.device):
                 hidden_1TD = self.network.base_model(inputs_embeds=input_1TD, use_cache=False).last_hidden_state
@@ -266,6 +265,13 @@ class LanguageModel:
             self.network.base_model(input_ids=tokens_1T, cache=cache, use_cache=True)
         cache.batch_repeat_interleave(len(sequences))
         return cache, shared
+
+    def fixed_cache(self, cache: Any, length: int) -> Any:
+        """Returns a copy of a `primed_cache` with room for `length` tokens, whose tensors stay where they are."""
+        fixed = transformers.StaticCache(self.network.config, max_cache_len=length)
+        for number, layer in enumerate(cache.layers):
+            fixed.update(layer.keys, layer.values, number)
+        return fixed
 
     def next_logits(self, tokens_BT: Tensor, mask: Tensor, positions_BT: Tensor, cache: Any) -> Tensor:
         """Returns the logits [B, V] of the token after `tokens_BT`, and adds these to the cache.
@@ -327,31 +333,11 @@ class LanguageModel:
             )
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """Returns how many tokens all sequences begin with."""
-    ordered = sorted(tuple(sequence) for sequence in sequences)
-    first, last = ordered[0], ordered[-1]  # what the extremes of an ordering share, all share
-    pairs = enumerate(zip(first, last, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
-
-
 def outline(folder: Path) -> Any:
     """Returns the network of a model folder without its weights: names and shapes alone, from config.json."""
     config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """Returns the floating-point type of the weights in a folder, from the header of its first safetensors file."""
-    first = min(folder.glob("*.safetensors"))
-    with first.open("rb") as file:
-        names = stored_types(file, str(first))
-    types = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-    known = [types[name] for name in ("F32", "BF16", "F16") if name in names]
-    if not known:
-        raise ModelInvalid(f"{folder}: weights are stored as {', '.join(sorted(names))}: convert them to BF16 or F32")
-    return known[0]
 
 
 def silence() -> None:

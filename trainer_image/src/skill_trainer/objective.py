@@ -14,7 +14,8 @@ import torch
 from skill_contract.spec import Method
 from skill_trainer.device import precision
 from skill_trainer.divergence import MEASURES, Measure, Target, cross_entropy, teacher_target
-from skill_trainer.model import LanguageModel, common_prefix
+from skill_trainer.model import LanguageModel
+from skill_trainer.packing import common_prefix
 from skill_trainer.prompts import Example
 from skill_trainer.rollout import sample
 from skill_trainer.schedule import generator

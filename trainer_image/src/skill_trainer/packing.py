@@ -28,6 +28,14 @@ NO_MASK = torch.empty(1, 1, 1, 0)
 """A mask of four dimensions is taken as it is; without one, the library would build one of N x N."""
 
 
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all sequences begin with."""
+    ordered = sorted(tuple(sequence) for sequence in sequences)
+    first, last = ordered[0], ordered[-1]  # what the extremes of an ordering share, all share
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What comes to each place from where, along one dimension; nothing comes twice."""

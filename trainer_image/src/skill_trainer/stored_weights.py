@@ -1,14 +1,29 @@
-"""What a safetensors file says of itself, read without believing it. Knows no model and loads no weights."""
+"""What safetensors files say of themselves, read without believing it. Knows no model and loads no weights."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import BinaryIO
+
+import torch
 
 from skill_trainer.errors import ModelInvalid
 
 MOST_BYTES = 100_000_000
 """Source: safetensors, format: a header is no larger (the limit of its own readers)."""
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Returns the floating-point type of the weights in a folder, from the header of its first safetensors file."""
+    first = min(folder.glob("*.safetensors"))
+    with first.open("rb") as file:
+        names = stored_types(file, str(first))
+    types = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    known = [types[name] for name in ("F32", "BF16", "F16") if name in names]
+    if not known:
+        raise ModelInvalid(f"{folder}: weights are stored as {', '.join(sorted(names))}: convert them to BF16 or F32")
+    return known[0]
 
 
 def stored_types(file: BinaryIO, name: str) -> frozenset[str]:
