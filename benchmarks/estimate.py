@@ -22,7 +22,7 @@ from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.device import compute_device, prepare
-from skill_trainer.loop import make_optimizer, train
+from skill_trainer.loop import PART_TOKENS, make_optimizer, train
 from skill_trainer.memory import Part, Shape, estimate_memory
 from skill_trainer.model import LanguageModel, outline, silence
 from skill_trainer.objective import make_objective
@@ -100,7 +100,7 @@ def measured(setting: Setting) -> dict[str, Any]:
     examples = make_examples(records(setting), method, model.tokens)
     weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
-    part, spec = Part.of(examples, method, gpu=False), method.adaptation.adapter
+    part, spec = Part.of(examples, method, tokens=PART_TOKENS["cpu"]), method.adaptation.adapter
     adapter = AdapterSize.of(outline(folder), spec) if spec else None
     estimate = estimate_memory(shape, part, method=method, gpu=False, adapter=adapter)
     loaded = peak()

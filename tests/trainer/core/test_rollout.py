@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -80,6 +82,13 @@ def test_samples_are_reproducible_and_differ_by_seed(tiny, prompts):
     first, again, other = (sampled(tiny, prompts, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert [answer.tokens for answer in first] != [answer.tokens for answer in other]
+
+
+def test_a_model_whose_logits_are_no_numbers_still_answers(tiny, prompts):
+    """The loop looks at the loss; an answer that cannot be made would hide what has happened."""
+    with torch.no_grad():
+        tiny.parameters()[0].fill_(math.nan)
+    assert all(0 <= token < 258 for answer in sampled(tiny, prompts) for token in answer.tokens)
 
 
 def test_samples_leave_torchs_own_generator_alone(tiny, prompts):

@@ -124,6 +124,11 @@ def total_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def gpu_bytes(device: torch.device) -> int:
+    """Returns the bytes of memory of a GPU, 0 for a CPU."""
+    return total_memory(device) if device.type == "cuda" else 0
+
+
 def memory_bytes(device: torch.device) -> int:
     """Returns the most memory that was in use so far: of the device, or of this process where that is a CPU."""
     if device.type == "cuda":

@@ -27,10 +27,10 @@ from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
-from skill_trainer.device import compute_device, num_threads, prepare, total_memory
+from skill_trainer.device import compute_device, gpu_bytes, num_threads, prepare, total_memory
 from skill_trainer.errors import ParentMismatch
 from skill_trainer.loop import make_optimizer, train
-from skill_trainer.memory import FP32, Part, Shape, estimate_memory
+from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, tokens_at_once
 from skill_trainer.model import ChatTokenizer, LanguageModel, outline
 from skill_trainer.objective import make_objective
 from skill_trainer.prompts import student_messages
@@ -136,7 +136,7 @@ def estimate(config: TrainConfig) -> Estimate:
         suites = (inputs.held_out, *inputs.retention, *inherited_suites(subject.suites, inputs))
         asked = [record for suite in suites for record in suite.records]
         gained = gain_questions(inputs.held_out, inputs.train).records if gain_is_measured(config) else ()
-        made = _sizes(config, subject, curriculum).model_copy(update={
+        made = _sizes(config, subject, curriculum, device).model_copy(update={
             "questions": 2 * (len(asked) + len(gained)),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {num_threads()} threads",
         })  # fmt: skip
@@ -159,11 +159,13 @@ def _subject(config: TrainConfig, scratch: Path) -> Subject:
     return Subject(folder, sum(path.stat().st_size for path in folder.glob("*.safetensors")), {})
 
 
-def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum) -> Estimate:
+def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum, device: torch.device) -> Estimate:
     method, shape, gpu = config.method, subject.shape, config.training.gpus_per_node > 0
     spec = method.adaptation.adapter
     adapter = AdapterSize.of(outline(subject.folder), spec) if spec else None
-    part = Part.of(curriculum.examples, method, gpu=gpu)
+    present = (gpu_bytes(device) or COMMON_GPU) if gpu else 0
+    tokens = tokens_at_once(shape, method, adapter, gpu_bytes=present)
+    part = Part.of(curriculum.examples, method, tokens=tokens)
     memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
     return Estimate(
         parameters=shape.num_parameters, trained=adapter.trained if adapter else shape.num_parameters,

@@ -24,6 +24,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FP32 = 4
 PROGRAM = 800_000_000
 """Python with its libraries and a tokenizer, in the memory of a CPU. Measured."""
+COMMON_GPU = 80_000_000_000
+"""Bytes of the GPU that is assumed where there is none to ask: an H100's or A100's."""
+USABLE = 0.85
+"""Of a GPU's memory: the rest is the driver's, the allocator's, and the weights and cache of answers being made."""
 IN_FLIGHT = 1.4
 """All memory of a forward and backward pass, as a multiple of what autograd keeps: gradients on their way back, and
 what the allocator cannot use again. Measured on a CPU (benchmarks/estimate.py)."""
@@ -69,8 +73,11 @@ class Part:
     """Tokens of answers."""
 
     @classmethod
-    def of(cls, examples: Sequence[Example], method: Method, *, gpu: bool) -> Self:
-        """Returns the largest part of any batch of these examples; answers are as long as they may be."""
+    def of(cls, examples: Sequence[Example], method: Method, *, tokens: int) -> Self:
+        """Returns the largest part of any batch of these examples, of so many tokens at most.
+
+        Answers are as long as they may be.
+        """
         is_sft = method.type == "SFT"
         answer = max(len(each.target) for each in examples) if is_sft else method.rollout.max_new_tokens
         student, teacher = (
@@ -78,7 +85,7 @@ class Part:
             for prompts in ([each.student for each in examples], [each.teacher for each in examples])
         )
         longest, shared = student if is_sft else teacher
-        room = PART_TOKENS["cuda" if gpu else "cpu"] - shared
+        room = tokens - shared
         sequences = min(method.batch_size, max(1, room // tokens_beside(longest, shared)))
         return cls(
             student_tokens=_tokens(*student, sequences),
@@ -134,10 +141,7 @@ def estimate_memory(
         gpu: activations are bf16 there and fp32 on a CPU.
         adapter: what alone is trained, where it is not all.
     """
-    # What autograd keeps of a layer: inputs of norms and products, queries, keys, values, the attention's result (11
-    # of the model's width together); gate, up, their product, activated. Counted by torch's hooks for saved tensors.
-    in_flight = IN_FLIGHT_ADAPTED if adapter else IN_FLIGHT
-    kept = in_flight * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
+    kept = _kept_of_a_token(shape, adapted=adapter is not None, gpu=gpu)
     head = 0 if adapter else shape.vocabulary * shape.width * FP32
     gradients = FP32 * (adapter.trained if adapter else shape.num_parameters)
     return Memory(
@@ -149,3 +153,33 @@ def estimate_memory(
         loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + 2 * head,
         program=0 if gpu else PROGRAM,
     )
+
+
+def tokens_at_once(
+    shape: Shape, method: Method, adapter: AdapterSize | None, *, gpu_bytes: int, processes: int = 1
+) -> int:
+    """Returns how many tokens may go through the model at the same time: PART_TOKENS, or what a GPU has room for.
+
+    At least one, which cuts a batch into its sequences. A function of sizes, not of what is free at the moment: an
+    attempt that goes on from a checkpoint has to cut as the one before.
+
+    Args:
+        gpu_bytes: memory of the GPU, 0 for a CPU.
+        processes: over how many of them weights, gradients and moments are spread.
+    """
+    if not gpu_bytes:
+        return PART_TOKENS["cpu"]
+    nothing = Part(student_tokens=0, later_tokens=0, teacher_tokens=0, rows=CHUNK_ROWS)
+    needed = estimate_memory(shape, nothing, method=method, gpu=True, adapter=adapter)
+    room = USABLE * gpu_bytes - (needed.state + needed.gradients) / processes - needed.loss
+    return max(1, min(PART_TOKENS["cuda"], int(room / _kept_of_a_token(shape, adapted=adapter is not None, gpu=True))))
+
+
+def _kept_of_a_token(shape: Shape, *, adapted: bool, gpu: bool) -> float:
+    """Returns the bytes that a token takes on its way through the model.
+
+    What autograd keeps of a layer: inputs of norms and products, queries, keys, values, the attention's result (11 of
+    the model's width together); gate, up, their product, activated. Counted by torch's hooks for saved tensors.
+    """
+    in_flight = IN_FLIGHT_ADAPTED if adapted else IN_FLIGHT
+    return in_flight * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)

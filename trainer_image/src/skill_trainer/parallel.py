@@ -230,6 +230,7 @@ class Sharded:
 
         self.crew = crew
         self._student = student
+        student.records = False  # has not been seen to work between FSDP's hooks, which act on the GPU, too
         self._plain = _hollow(student.network)
         models = [student, teacher] if teacher else [student]
         mesh = dist.init_device_mesh(student.device.type, (crew.size,))

@@ -66,7 +66,8 @@ def sampler(uniform_BN: Tensor, temperature: float) -> Choose:
         shares_AV = torch.softmax(logits_AV.double() / temperature, dim=-1).mul_(PARTS).long()
         cumulative_AV = shares_AV.cumsum_(dim=-1)
         threshold_A1 = (uniform_BN[rows_A, number, None] * cumulative_AV[:, -1:]).long()
-        return torch.searchsorted(cumulative_AV, threshold_A1, right=True).squeeze(1)
+        chosen_A = torch.searchsorted(cumulative_AV, threshold_A1, right=True).squeeze(1)
+        return chosen_A.clamp_(max=logits_AV.shape[1] - 1)  # of a model that has diverged, which the loop finds
 
     return choose
 

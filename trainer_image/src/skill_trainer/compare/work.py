@@ -29,6 +29,7 @@ from skill_trainer.prompts import student_messages
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.check import require_supported
 from skill_trainer.steps.examples import make_curriculum
+from skill_trainer.steps.fit import part_tokens
 from skill_trainer.steps.inputs import Inputs, read_inputs
 from skill_trainer.steps.measure import answerer
 
@@ -150,6 +151,7 @@ class Bench:
             train(
                 model, make_objective(method, model), make_optimizer(model), curriculum, method, done=0,
                 save_every=total, on_step=on_step, save=_nothing, stop=_never,
+                part_tokens=part_tokens(self._folder, method, self._device),
             )  # fmt: skip
         except Diverged as error:
             return Finished(key=key, label=label, losses=tuple(losses), fault=error.message)

@@ -14,7 +14,7 @@ from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
-from skill_trainer.memory import FP32, Part, Shape, estimate_memory, state_numbers
+from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, state_numbers, tokens_at_once
 from skill_trainer.model import ChatTokenizer, outline
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
@@ -109,7 +109,8 @@ def _details(
     shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
     adapter = AdapterSize.of(outline(folder), spec) if spec else None
     gpu = config.training.gpus_per_node > 0
-    part = Part.of(curriculum.examples, method, gpu=gpu)
+    tokens = tokens_at_once(shape, method, adapter, gpu_bytes=COMMON_GPU if gpu else 0)
+    part = Part.of(curriculum.examples, method, tokens=tokens)
     memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
     trained = adapter.trained if adapter else shape.num_parameters
     steps = curriculum.steps(method)

@@ -77,7 +77,7 @@ def _train(work: Workplace) -> Outcome:
         return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
 
     with Uploads(work.crew) as uploads:  # the last checkpoint is on its way while the answers are measured
-        fitted = fit(work, model, curriculum, ground.suites, before.scores, uploads=uploads)
+        fitted = fit(work, model, curriculum, ground.suites, before.scores, parent=ground.parent, uploads=uploads)
         model.round_to_stored(ground.parent)
         work.tell(stage=Stage.EVALUATING)
         # Kept only when the weights are: an attempt that trains again may, on a GPU, come to others.
