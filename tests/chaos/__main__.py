@@ -18,6 +18,9 @@ from tests.cluster.console import say
 from tests.cluster.controlplane import ControlPlane
 from tests.operator.api.conftest import prepare
 
+_FLAGS = {"kube-controller-manager": {"kube-api-qps": 500, "kube-api-burst": 1000}}
+"""Of many cells at once most would wait for the controllers, which by default ask 20 times a second."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
@@ -34,7 +37,7 @@ def main() -> int:
 
 
 async def _soak(given: argparse.Namespace, folder: Path) -> int:
-    with ControlPlane(controllers=True) as plane:
+    with ControlPlane(controllers=True, flags=_FLAGS) as plane:
         prepare(plane)
         async with open_world(plane, folder) as world:
             tally = await soak(world, given.soak, given.seed, say)
@@ -50,7 +53,7 @@ async def _matrix(given: argparse.Namespace, folder: Path) -> int:
     chosen = [plan for plan in plans(FAULTS) if given.only.lower() in str(plan).lower()]
     say(f"{len(chosen)} cells, seed {given.seed}")
     began = time.monotonic()
-    with ControlPlane(controllers=True) as plane:
+    with ControlPlane(controllers=True, flags=_FLAGS) as plane:
         prepare(plane)
         async with open_world(plane, folder) as world:
             results = await run_all(world, chosen, given.seed, _tell)
