@@ -24,7 +24,9 @@ POLL_SECONDS = 0.1
 def identity(pid: int) -> str | None:
     """Return what tells this process from any other that had or will have its id, or None when it is gone.
 
-    Source: proc(5), field 22 of /proc/<pid>/stat, in clock ticks since boot; a zombie counts as gone.
+    A zombie counts as gone when its last thread is: until then, its ports are taken.
+
+    Source: proc(5), fields 3, 20 and 22 of /proc/<pid>/stat: state, threads, start in clock ticks since boot.
     """
     if sys.platform != "linux":
         started = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
@@ -34,7 +36,7 @@ def identity(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None if fields[0] == "Z" else f"{boot}/{fields[19]}"
+    return None if fields[0] == "Z" and int(fields[17]) <= 1 else f"{boot}/{fields[19]}"
 
 
 def wait_until(check: Callable[[], bool], what: str, seconds: float, log: Path | None = None) -> None:

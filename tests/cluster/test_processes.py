@@ -1,6 +1,7 @@
 """Processes are started, waited for and ended by what they are, not by a number."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,19 @@ def test_what_ignores_the_request_to_end_is_made_to_end(processes: Processes) ->
     processes.wait("stubborn", lambda: "deaf" in processes.log("stubborn").read_text(), "deafness", 20)
     processes.stop("stubborn", seconds=0.3)
     assert identity(pid) is None
+
+
+def test_the_port_of_what_was_killed_is_free_at_once(processes: Processes) -> None:
+    """A process with threads is a zombie while they still end, and holds its ports that long."""
+    code = (
+        "import socket, threading; server = socket.create_server(('127.0.0.1', 0)); memory = b'x' * (200 << 20)\n"
+        "for _ in range(200): threading.Thread(target=threading.Event().wait).start()\n"
+        "print(server.getsockname()[1], flush=True)"
+    )
+    processes.start("server", [sys.executable, "-c", code])
+    processes.wait("server", lambda: processes.log("server").read_text().endswith("\n"), "its port", 30)
+    processes.kill("server")
+    socket.create_server(("127.0.0.1", int(processes.log("server").read_text()))).close()
 
 
 def test_another_process_with_the_recorded_id_is_left_alone(processes: Processes, tmp_path: Path) -> None:
