@@ -78,7 +78,7 @@ screenshots: .venv/synced ## Draw docs/images anew (installs Debian's chromium, 
 	$(UV) run --no-sync --with "playwright==1.65.2" python -m tests.screenshots $(REPORT)
 
 .PHONY: chaos
-chaos: .venv/synced ## Every fault at every phase of an update's life, into docs/reliability.md (half an hour on two busy cores)
+chaos: .venv/synced ## Every fault at every phase of an update's life, into docs/reliability.md (ten minutes on two cores)
 	$(PYTHON) -m tests.chaos --write docs/reliability.md
 
 .PHONY: gitops

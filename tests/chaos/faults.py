@@ -310,5 +310,6 @@ FAULTS = (
     Fault("annotation taken back by somebody", undo, stations=tuple(_UNDONE), endings=_UNDONE),
     Fault("update deleted", delete_update, endings=_DELETED),
     Fault("namespace deleted", delete_namespace, endings=dict.fromkeys((*_BUSY, "final"), _EVERYTHING_GONE)),
-    Fault("suspended and resumed", suspend, resume, remakes=True),
+    # A step that ends while it is taken away ends with its answer lost: its pod goes.
+    Fault("suspended and resumed", suspend, resume, remakes=True, reruns=2),
 )
