@@ -86,7 +86,7 @@ gitops: .venv/synced ## Argo CD's and Flux's own code apply without end through 
 	$(PYTHON) -m pytest tests/gitops tests/operator/api/git_stories.py
 
 .PHONY: targets
-targets: .venv/synced ## On the real cluster: every other kind of serving target by its own controller, live adapters, a canary (half an hour)
+targets: .venv/synced ## On the real cluster: every other kind of serving target by its own controller, live adapters, a canary (32 minutes where all is built)
 	$(PYTHON) -m pytest -p no:randomly -s tests/e2e/target_stories.py tests/e2e/adapter_stories.py tests/e2e/canary_stories.py
 
 .PHONY: gpu
