@@ -80,7 +80,11 @@ def test_other_faults_of_a_rehearsal_are_not_hidden():
         keep_order_if_possible(fails)
 
 
-def test_a_rehearsal_leaves_no_gradients(tiny_llama_dir):
+def test_a_rehearsal_goes_back_through_all_layers_and_leaves_no_gradients(tiny_llama_dir):
     model = LanguageModel.load(tiny_llama_dir, torch.device("cpu"))
+    went_back = []
+    for number, block in enumerate(model.blocks):
+        block.register_full_backward_hook(lambda *_, number=number: went_back.append(number))
     model.rehearse()
+    assert went_back == [1, 0]
     assert all(each.grad is None and each.requires_grad for each in model.parameters())

@@ -142,9 +142,9 @@ class LanguageModel:
             parameter.data = parameter.data.to(device, copy=True)
         _pack_if_possible(network)
         model = cls(network.to(device), tokens)
-        model._require_plain_head()
         if device.type == "cuda":
             keep_order_if_possible(model.rehearse)
+        model._require_plain_head()
         return model
 
     @classmethod
@@ -237,16 +237,15 @@ class LanguageModel:
         return torch.cat([hidden_BTD[b, start : lengths[b]] for b, start in enumerate(first)])
 
     def rehearse(self) -> None:
-        """Takes a short pass forward and back to its input; without gradients of weights, which are large."""
-        trained = self.trained_parameters().values()
-        tokens_1T = torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
-        input_1TD = self.network.get_input_embeddings()(tokens_1T).detach().requires_grad_()
+        """Takes a short pass forward and back to the embedding; without gradients of weights, which are large."""
+        trained, tokens_1T = self.trained_parameters().values(), self._greeting()
         self.network.requires_grad_(requires_grad=False)
+        self.network.enable_input_require_grads()
         try:
             with precision(self.device):
-                hidden_1TD = self.network.base_model(inputs_embeds=input_1TD, use_cache=False).last_hidden_state
-            torch.autograd.grad(hidden_1TD.float().sum(), input_1TD)
+                self.network.base_model(input_ids=tokens_1T, use_cache=False).last_hidden_state.float().sum().backward()
         finally:
+            self.network.disable_input_require_grads()
             for parameter in trained:
                 parameter.requires_grad_(requires_grad=True)
 
@@ -319,18 +318,19 @@ class LanguageModel:
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, folder / name)
 
+    def _greeting(self) -> Tensor:
+        return torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
+
     @torch.no_grad()
     def _require_plain_head(self) -> None:
         """Some models scale or cap their logits after the last layer; the loss would silently be another model's."""
-        tokens_BT = torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
+        tokens_BT = self._greeting()
         whole_TV = self.network(input_ids=tokens_BT, use_cache=False).logits[0].float()
         hidden_BTD = self.network.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
         ours_TV = self.head.log_probs(hidden_BTD[0], 1.0)
         if not torch.allclose(torch.log_softmax(whole_TV, -1), ours_TV, atol=1e-3):
-            kind = type(self.network).__name__
-            raise ModelInvalid(
-                f"{kind} changes its logits after the last layer (scales or caps them): use another model"
-            )
+            kind, how = type(self.network).__name__, "changes its logits after the last layer (scales or caps them)"
+            raise ModelInvalid(f"{kind} {how}: use another model")
 
 
 def outline(folder: Path) -> Any:
