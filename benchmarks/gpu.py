@@ -18,10 +18,10 @@ import torch
 from tests.smollm2 import smollm2
 
 from benchmarks.trainer.models import of_size
-from benchmarks.trainer.workload import Setting, records
+from benchmarks.trainer.workload import PARTS, Setting, records
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.decoding import Growing
-from skill_trainer.device import compute_device, prepare
+from skill_trainer.device import compute_device, prepare, without_order
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel, silence
 from skill_trainer.objective import make_objective
@@ -31,24 +31,12 @@ from skill_trainer.steps.examples import make_examples
 
 STEPS = 3
 """Measured ones; one more warms up."""
-PARTS = ("generate", "teacher", "student", "backward", "optimizer")
 
 
 @contextmanager
 def as_they_are(_: Any) -> Iterator[None]:
     """Leaves weights as they are."""
     yield
-
-
-@contextmanager
-def unordered() -> Iterator[None]:
-    """Lets kernels add up in whatever order."""
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(mode=False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(mode=True, warn_only=warn_only)
 
 
 VARIANTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
@@ -58,7 +46,7 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     ),
     "weights made bf16 for each token": partial(patch, "skill_trainer.rollout.decoding_weights", as_they_are),
     "attention sequence by sequence": partial(patch.object, Packing, "of", partial(Packing.of, padded=False)),
-    "kernels whose sums have no order": unordered,
+    "kernels whose sums have no order": without_order,
 }
 
 

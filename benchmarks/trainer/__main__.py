@@ -18,7 +18,7 @@ from tests.smollm2 import smollm2
 
 from benchmarks.trainer.floor import Floor, Machine, least
 from benchmarks.trainer.models import of_size, with_vocabulary
-from benchmarks.trainer.workload import Run, Setting, Step
+from benchmarks.trainer.workload import PARTS, Run, Setting, Step
 
 SETTINGS = (
     Setting(batch=8, new_tokens=16),
@@ -34,7 +34,6 @@ GPU_SETTINGS = (
     Setting(batch=128, new_tokens=128),
     Setting(batch=32, new_tokens=128, size="1.7B"),
 )
-PARTS = ("generate", "teacher", "student", "backward", "optimizer")
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.trainer.process import arguments, peak_bytes
+from benchmarks.trainer.process import arguments
 from benchmarks.trainer.workload import Run, Setting, Step, records
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
+from skill_trainer.device import memory_bytes
 from skill_trainer.loop import StepReport, make_optimizer, train
 from skill_trainer.model import LanguageModel, silence
 from skill_trainer.objective import Item, Sdft
@@ -61,7 +62,7 @@ def run(folder: Path, setting: Setting, device: torch.device, recorded: Sequence
     method = setting.method()
     model = LanguageModel.load(folder, device)
     examples = make_examples(records(setting.batch * (setting.steps + 1)), method, model.tokens)
-    before = peak_bytes(device)
+    before = memory_bytes(device)
     objective = Replayed(method, model, examples, recorded)
     steps: list[Step] = []
 
@@ -73,7 +74,7 @@ def run(folder: Path, setting: Setting, device: torch.device, recorded: Sequence
         model, objective, make_optimizer(model), Curriculum(examples), method, done=0, save_every=1000, on_step=on_step,
         save=lambda _: None, stop=lambda: False,
     )  # fmt: skip
-    return Run(steps, peak_bytes(device), before)
+    return Run(steps, memory_bytes(device), before)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import torch
 import transformers
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-from benchmarks.trainer.process import arguments, peak_bytes
+from benchmarks.trainer.process import arguments
 from benchmarks.trainer.workload import EMA_RATE, LEARNING_RATE, SKIP, Clock, Run, Setting, Step, records
-from skill_trainer.device import wait_for
+from skill_trainer.device import memory_bytes, wait_for
 
 ALPHA = {"ForwardKL": 0.0, "JSD": 0.5, "ReverseKL": 1.0}
 TURNS = "{prompt}<|im_end|>\n<|im_start|>assistant\n{privileged_context}<|im_end|>\n<|im_start|>user\n{prompt}"
@@ -100,9 +100,9 @@ def run(model: Path, setting: Setting, device: torch.device) -> Run:
         processing_class=transformers.AutoTokenizer.from_pretrained(model),
     )  # fmt: skip
     times.trainer = trainer
-    before = peak_bytes(device)
+    before = memory_bytes(device)
     trainer.train()
-    return Run(trainer.done, peak_bytes(device), before)
+    return Run(trainer.done, memory_bytes(device), before)
 
 
 if __name__ == "__main__":

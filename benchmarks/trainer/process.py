@@ -1,10 +1,9 @@
-"""What both measured processes have in common: their command line, threads and memory."""
+"""What both measured processes have in common: their command line and threads."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 from pathlib import Path
 
 import torch
@@ -22,10 +21,3 @@ def arguments(text: str | None) -> argparse.Namespace:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     return options
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Returns the largest memory so far: of the GPU's allocations, or resident of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -20,6 +20,8 @@ SKILL = Path(__file__).parents[2] / "tests" / "skills" / "velmora" / "train.json
 LEARNING_RATE = 1e-5
 EMA_RATE = 0.01
 SKIP = 3
+PARTS = ("generate", "teacher", "student", "backward", "optimizer")
+"""Of a step, as both sides tell their seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from skill_trainer.device import without_order
 from skill_trainer.model import LanguageModel
+
+_left_padded = partial(pad_sequence, batch_first=True, padding_side="left")
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,9 @@ class Growing:
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
         self.model = model
         self.cache, shared = model.primed_cache(prompts, longest=min(len(prompt) for prompt in prompts) - 1)
-        tokens_AT, mask_AT = _left_padded([prompt[shared:] for prompt in prompts], model)
+        rests = [torch.tensor(prompt[shared:], device=model.device) for prompt in prompts]
+        tokens_AT = _left_padded(rests, padding_value=model.tokens.end_of_turn[0])
+        mask_AT = _left_padded([torch.ones_like(rest) for rest in rests])
         self.mask_AC = functional.pad(mask_AT, (shared, 0), value=1)
         self.logits_AV = self._logits(tokens_AT)
 
@@ -125,13 +131,3 @@ def decoding(model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tok
     begun = Growing(model, prompts)
     is_worth_it = model.device.type == "cuda" and model.records and max_new_tokens >= WORTH_RECORDING
     return Recorded(begun, max_new_tokens) if is_worth_it else begun
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:
-    longest = max(len(prompt) for prompt in prompts)
-    tokens_BT = torch.full((len(prompts), longest), model.tokens.end_of_turn[0])
-    mask_BT = torch.zeros((len(prompts), longest), dtype=torch.long)
-    for b, prompt in enumerate(prompts):
-        tokens_BT[b, longest - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[b, longest - len(prompt) :] = 1
-    return tokens_BT.to(model.device), mask_BT.to(model.device)

@@ -30,8 +30,8 @@ def decoding_weights(network: nn.Module) -> Iterator[None]:
 
     Does nothing for weights that are spread over processes or are not fp32, and inside another such context.
     """
-    layers = [(module, _product(module)) for module in network.modules() if _is_plain(module)]
-    layers = [(module, product) for module, product in layers if product]
+    plain = (module for module in network.modules() if _is_plain(module))
+    layers = [(module, product) for module in plain if (product := _product(module))]
     for layer, product in layers:
         # Each layer asks its own attribute first; the class's method is back as soon as that is gone.
         layer.forward = product

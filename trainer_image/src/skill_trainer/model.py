@@ -20,6 +20,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicLayer
 
 from skill_contract.adapters import OLDER, OWN
@@ -231,10 +232,11 @@ class LanguageModel:
         return take_rows(hidden_1ND[0], packing.places(first))
 
     def _padded_rows(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> Tensor:
-        tokens_BT, lengths = _right_padded(sequences, self.tokens.end_of_turn[0])
+        tokens = [torch.tensor(sequence, device=self.device) for sequence in sequences]
+        tokens_BT = pad_sequence(tokens, batch_first=True, padding_value=self.tokens.end_of_turn[0])
         with precision(self.device):
-            hidden_BTD = self.network.base_model(input_ids=tokens_BT.to(self.device), use_cache=False).last_hidden_state
-        return torch.cat([hidden_BTD[b, start : lengths[b]] for b, start in enumerate(first)])
+            hidden_BTD = self.network.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+        return torch.cat([hidden_BTD[b, start : len(sequences[b])] for b, start in enumerate(first)])
 
     def rehearse(self) -> None:
         """Takes a short pass forward and back to the embedding; without gradients of weights, which are large."""
@@ -329,8 +331,10 @@ class LanguageModel:
         hidden_BTD = self.network.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
         ours_TV = self.head.log_probs(hidden_BTD[0], 1.0)
         if not torch.allclose(torch.log_softmax(whole_TV, -1), ours_TV, atol=1e-3):
-            kind, how = type(self.network).__name__, "changes its logits after the last layer (scales or caps them)"
-            raise ModelInvalid(f"{kind} {how}: use another model")
+            kind = type(self.network).__name__
+            raise ModelInvalid(
+                f"{kind} changes its logits after the last layer (scales or caps them): use another model"
+            )
 
 
 def outline(folder: Path) -> Any:
@@ -375,14 +379,6 @@ def _require_whole(folder: Path, kind: str, loaded: Mapping[str, Collection[Any]
 
 def _some(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more weights"
-
-
-def _right_padded(sequences: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, list[int]]:
-    lengths = [len(sequence) for sequence in sequences]
-    tokens_BT = torch.full((len(sequences), max(lengths)), padding)
-    for row, sequence in zip(tokens_BT, sequences, strict=True):
-        row[: len(sequence)] = torch.tensor(sequence)
-    return tokens_BT, lengths
 
 
 def _end_of_turn(folder: Path, tokenizer: Any) -> tuple[int, ...]:
