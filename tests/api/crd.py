@@ -1,11 +1,12 @@
 """The CRD as plain data, the ways to walk through its schema, and how it is brought to a cluster."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.cluster.processes import until_served
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = ROOT / "crds/skillupdates.sdft.dev.yaml"
@@ -20,17 +21,7 @@ STATUS: dict[str, Any] = SCHEMA["properties"]["status"]
 def install(kubectl: Callable[..., str]) -> None:
     """Applies the CRD of this checkout and waits until its kind is served."""
     kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
-    until_served(kubectl, "skillupdates", "sdft.dev")
-
-
-def until_served(kubectl: Callable[..., str], plural: str, group: str) -> None:
-    """Waits until a new CRD's kind is served.
-
-    Not by `kubectl wait`: that gives up at once where a new CRD has no conditions yet.
-    """
-    deadline = time.monotonic() + 60
-    while plural not in kubectl("api-resources", f"--api-group={group}", "--output=name"):
-        assert time.monotonic() < deadline, f"the CRD of {plural} is not served"
+    until_served(kubectl, "skillupdates.sdft.dev")
 
 
 def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

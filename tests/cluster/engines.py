@@ -20,7 +20,7 @@ from tests.cluster.binaries import binary
 from tests.cluster.console import run
 from tests.cluster.controlplane import LOOPBACK, free_port
 from tests.cluster.pki import Authority
-from tests.cluster.processes import Processes, wait_until
+from tests.cluster.processes import Processes, until_served, wait_until
 
 Manifest = dict[str, Any]
 _CONFIGURATIONS: dict[str, Manifest] = {
@@ -74,7 +74,7 @@ class Engine:
         """
         document = {"apiVersion": "v1", "kind": "List", "items": list(self._manifests())}
         self._kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(document))
-        wait_until(self._are_established, f"the CRDs of {self._program}", 60)  # KServe ends where one is not
+        until_served(self._kubectl, *(crd["metadata"]["name"] for crd in self._crds()))  # KServe ends where one is not
 
     def _manifests(self) -> Iterator[Manifest]:
         service = {"type": "ExternalName", "externalName": "localhost"}
@@ -167,14 +167,6 @@ class Engine:
         for name, content in secret.items():
             _replace(self._certificates / name, base64.b64decode(content))
         return "tls.crt" in secret
-
-    def _are_established(self) -> bool:
-        """Tell whether the API server serves every CRD; `kubectl wait` gives up where one has no conditions yet."""
-        names = [f"crd/{crd['metadata']['name']}" for crd in self._crds()]
-        found = json.loads(self._kubectl("get", *names, "--output=json"))
-        conditions = [crd.get("status", {}).get("conditions") or [] for crd in found.get("items", [found])]
-        established = {"type": "Established", "status": "True"}
-        return all(any(established.items() <= each.items() for each in those) for those in conditions)
 
     def _has_trust(self) -> bool:
         """Tell whether the controller has told the API server whom to believe."""

@@ -52,6 +52,16 @@ def wait_until(check: Callable[[], bool], what: str, seconds: float, log: Path |
         time.sleep(POLL_SECONDS)
 
 
+def until_served(kubectl: Callable[..., str], *crds: str) -> None:
+    """Wait until the API server serves what these new CRDs, `plural.group`, define.
+
+    Not by `kubectl wait`: that gives up at once where a new CRD has no conditions yet.
+    """
+    wait_until(
+        lambda: set(crds) <= set(kubectl("api-resources", "--output=name").split()), f"serving {', '.join(crds)}", 60
+    )
+
+
 def _evidence(log: Path | None) -> str:
     return f"The end of {log}:\n{tail(log)}" if log else ""
 

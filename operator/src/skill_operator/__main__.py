@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import sys
 
+from skill_contract.command_line import lacks
+
 
 def main() -> int:
     """Runs the command and returns its exit code."""
     try:
         from skill_operator import cli  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        print(f"skill-operator needs the package {missing.name}: pip install 'skillupdate[operator]'", file=sys.stderr)
+        print(lacks("skill-operator", "operator", missing), file=sys.stderr)
         return os.EX_USAGE
     return cli.main()
 

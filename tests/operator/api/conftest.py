@@ -17,10 +17,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.api.crd import install, until_served
+from tests.api.crd import install
 from tests.cluster.binaries import binary, built
 from tests.cluster.console import run
 from tests.cluster.controlplane import ControlPlane, free_port
+from tests.cluster.processes import until_served
 from tests.operator.api.place import Kubelet, Place, beside
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +34,7 @@ OF_ALL = ("servingTargets.inferenceService=true", "servingTargets.adapters={supp
 def plane(control_plane: ControlPlane) -> ControlPlane:
     for crd in (built("kserve") / "config" / "crd" / "full").glob("*_inferenceservices.yaml"):
         control_plane.kubectl("apply", "--server-side", f"--filename={crd}")
-    until_served(control_plane.kubectl, "inferenceservices", "serving.kserve.io")
+    until_served(control_plane.kubectl, "inferenceservices.serving.kserve.io")
     prepare(control_plane)
     return control_plane
 

@@ -1,4 +1,4 @@
-"""Parts of a spec as people write them on a command line: `PATH=VALUE`, and `NAME=FILE:GRADER`."""
+"""Parts of a spec as people write them on a command line, `PATH=VALUE` and `NAME=FILE:GRADER`; what it lacks to run."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def suite(text: str) -> tuple[str, str, str]:
         raise ContractError(f"--retention {text}: write NAME=FILE or NAME=FILE:GRADER")
     file, _, grader = rest.rpartition(":")
     return (name, file, grader) if file and grader in GRADERS else (name, rest, "")
+
+
+def lacks(program: str, extra: str, missing: ModuleNotFoundError) -> str:
+    """Returns the sentence for a program whose extra of the wheel is not installed."""
+    return f"{program} needs the package {missing.name}: pip install 'skillupdate[{extra}]'"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from skill_contract.command_line import lacks
 from skill_contract.outcome import ExitCode
 
 
@@ -15,7 +16,7 @@ def main() -> int:
     try:
         from skill_store import cli  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        print(f"skill-store needs the package {missing.name}: pip install 'skillupdate[store]'", file=sys.stderr)
+        print(lacks("skill-store", "store", missing), file=sys.stderr)
         return ExitCode.USER_ERROR
     return cli.main()
 

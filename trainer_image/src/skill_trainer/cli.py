@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from skill_contract.command_line import lacks
 from skill_contract.model import ContractError
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.step import CONFIG_VARIABLE, Step, TrainConfig
@@ -129,8 +130,7 @@ def answer(step: Step, run: Callable[[], Outcome]) -> tuple[Outcome, int]:
     try:
         return _foreseen(step, run)
     except ModuleNotFoundError as missing:
-        message = f"skill-trainer needs the package {missing.name}: pip install 'skillupdate[trainer]'"
-        return _failed(step, "ConfigInvalid", message), ExitCode.USER_ERROR
+        return _failed(step, "ConfigInvalid", lacks("skill-trainer", "trainer", missing)), ExitCode.USER_ERROR
     except Exception as error:  # noqa: BLE001 - the last word of a process
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}; the pod's log has the trace"
