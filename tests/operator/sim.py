@@ -19,6 +19,7 @@ from skill_operator.actions import (
     CreateJob,
     DeleteJob,
     DeletePod,
+    News,
     NoteRollback,
     PatchJob,
     Refusal,
@@ -62,6 +63,7 @@ class Sim:
         """Or what a real one has said, for the next pass."""
         self.now = NOW
         self.done: list[Action] = []
+        self.alerts: list[News] = []
         self.phases: list[str] = []
         """What a person has seen, one after the other."""
         self.shown: list[Raw] = []
@@ -118,6 +120,7 @@ class Sim:
         refusals = tuple(r for action in planned.actions if (r := self._carry_out(action)))
         if refusals:
             planned = self.plan(refusals)
+        self.alerts += planned.alerts
         if write:
             self.body["status"] = copy.deepcopy(dict(planned.status))
             if not self.phases or self.phases[-1] != self.status.phase:

@@ -213,9 +213,10 @@ def test_queue_label_of_kueue_reaches_the_train_job_only():
     assert "kueue.x-k8s.io/queue-name" not in train["spec"]["template"]["metadata"]["labels"]
 
 
-def test_weights_patch_owns_one_annotation_or_nothing():
+def test_weights_patch_owns_two_annotations_or_nothing():
     patch = weights_patch(raw.PLACE, raw.CANDIDATE)
-    assert patch["spec"] == {"template": {"metadata": {"annotations": {"sdft.dev/weights": raw.CANDIDATE}}}}
+    annotations = {"sdft.dev/weights": raw.CANDIDATE, "sdft.dev/version": raw.CHILD[0]}
+    assert patch["spec"] == {"template": {"metadata": {"annotations": annotations}}}
     assert weights_patch(raw.PLACE, "")["spec"] == {"template": {"metadata": {}}}
 
 

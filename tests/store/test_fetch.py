@@ -71,6 +71,17 @@ def test_the_annotation_s_version_becomes_a_plain_folder(
     assert (got / "model.safetensors").read_bytes() == (tmp_path / "trained/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_name_in_the_pods_paths_has_to_be_the_versions_own(
+    fetch: Fetch, repository: Repository, base: VersionRef, *, told: bool
+):
+    weights, right, wrong = (pinned(repository, base), base.version, "") if told else ("", "", base.version)
+    code, message = fetch(weights=weights, default=repository.uri, SKILL_VERSION=wrong)
+    assert (code, message.outcome) == (42, "Failed")
+    assert f"calls its version {wrong!r} (SKILL_VERSION) and is told {right!r}" in message.message
+    assert fetch(weights=weights, default=repository.uri, SKILL_VERSION=right)[0] == 0
+
+
 @pytest.mark.parametrize("form", ["repository", "version", "pinned"])
 def test_without_annotation_the_default_is_served(
     fetch: Fetch, repository: Repository, base: VersionRef, tmp_path: Path, form: str

@@ -25,7 +25,8 @@ Body = dict[str, Any]
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Words of pods and models must not move the cursor, colour the screen or turn the line round."""
 _MARKS = (
-    ConditionType.NOT_WIRED, ConditionType.TARGET_BUSY, ConditionType.SURGE_BLOCKED, ConditionType.GITOPS_CONFLICT,
+    ConditionType.NOT_WIRED, ConditionType.SHARED_KV_CACHE, ConditionType.TARGET_BUSY, ConditionType.SURGE_BLOCKED,
+    ConditionType.GITOPS_CONFLICT,
 )  # fmt: skip
 
 

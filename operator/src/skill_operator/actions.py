@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from skill_operator.api import WEIGHTS_ANNOTATION
+from skill_operator.api import VERSION_ANNOTATION, WEIGHTS_ANNOTATION
+from skill_operator.names import version_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Place:
     @property
     def title(self) -> str:
         return f"{self.kind} {self.name}"
+
+    def told(self, weights: str) -> dict[str, str]:
+        """Returns what stands in each of the maps for a version."""
+        beside = {VERSION_ANNOTATION: version_in(weights)} if self.key == WEIGHTS_ANNOTATION else {}
+        return {self.key: weights} | beside
 
     @property
     def words(self) -> str:

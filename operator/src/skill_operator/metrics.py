@@ -26,9 +26,9 @@ _OF_ROLLBACKS = (
     "AdapterRefused", "BaseMismatch", "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
-    "Checked", "CheckpointSaved", "FirstPodProved", "GatePassed", "GateRejected", "HeartbeatLost", "MixedChange",
-    "NotHeld", "PodVerified", "Preempted", "Promoted", "Resumed", "Reverted", "RollbackStarted", "RolledBack",
-    "RolloutHeld", "RolloutStarted", "TrainingStarted", "VersionPublished",
+    "Checked", "CheckpointSaved", "DraftModel", "FirstPodProved", "GatePassed", "GateRejected", "HeartbeatLost",
+    "MixedChange", "NotHeld", "PodVerified", "Preempted", "Promoted", "Resumed", "Reverted", "RollbackStarted",
+    "RolledBack", "RolloutHeld", "RolloutStarted", "TrainingStarted", "VersionPublished",
 )  # fmt: skip
 OTHER = "Other"
 """Stands for every label value that is not of the closed list."""

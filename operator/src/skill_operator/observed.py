@@ -146,6 +146,10 @@ class Target:
     pods: tuple[ServingPod, ...]
     unfit: str = ""
     """Why it cannot be rolled as it is configured, and the way out; empty where it can."""
+    shared_cache: str = ""
+    """Why its pods would answer from keys and values of other weights, and the way out; empty where they would not."""
+    draft_model: str = ""
+    """Which container guesses tokens by a model that was made for the weights before; empty where none does."""
     given_up: str = ""
     """Why its own controller has given the newest template up; empty where it has not."""
     held: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skill_operator.api import WEIGHTS_ANNOTATION
+from skill_operator.api import VERSION_ANNOTATION, WEIGHTS_ANNOTATION
 from skill_operator.manifests.serving import weights_patch
 from tests.operator import raw
 from tests.operator.api.place import Kubelet, Place, Play, condition, serves_what_it_is_told
@@ -85,11 +85,11 @@ def instead_of(weights: str, status: Raw | None) -> Play:
 
 
 def only(served: Served) -> Raw:
-    """The fields of nothing but the annotation, as managedFields has them."""
+    """The fields of nothing but the annotations, as managedFields has them."""
     fields: Raw = {}
     for path in served.where.paths:
         inner = fields
         for step in path:
             inner = inner.setdefault(f"f:{step}", {})
-        inner[f"f:{WEIGHTS_ANNOTATION}"] = {}
+        inner |= {f"f:{WEIGHTS_ANNOTATION}": {}, f"f:{VERSION_ANNOTATION}": {}}
     return fields

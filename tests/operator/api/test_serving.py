@@ -42,13 +42,14 @@ async def test_candidate_is_rolled_out_proved_and_promoted(place: Place, kubelet
     assert {"RolloutStarted", "PodVerified", "Promoted"} <= await place.reasons("served")
 
 
-async def test_operator_owns_one_annotation_of_the_deployment_and_nothing_else(place: Place, kubelet: Kubelet):
+async def test_operator_owns_two_annotations_of_the_deployment_and_nothing_else(place: Place, kubelet: Kubelet):
     await place.serve()
     await place.update("modest")
     await place.phase("modest", "Succeeded")
     deployment = await place.get("deployments", "support-llm")
     (owned,) = [e for e in deployment["metadata"]["managedFields"] if e["manager"] == "skill-operator"]
-    fields = {"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:sdft.dev/weights": {}}}}}}
+    annotations = {"f:sdft.dev/weights": {}, "f:sdft.dev/version": {}}
+    fields = {"f:spec": {"f:template": {"f:metadata": {"f:annotations": annotations}}}}
     assert (owned["operation"], owned["fieldsV1"]) == ("Apply", fields)
 
 

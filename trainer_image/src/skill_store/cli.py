@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what to fetch without --weights: a repository, for its head, or a version (default: $SKILL_DEFAULT)",
     )
     getting.add_argument(
+        "--named",
+        default=os.environ.get("SKILL_VERSION"),
+        metavar="VERSION",
+        help="the version's name as the pod has it in paths, which has to be that of --weights (default: $SKILL_VERSION"
+        ", the pod's annotation, where it is set)",
+    )
+    getting.add_argument(
         "--cache",
         default=os.environ.get("SKILL_CACHE", ""),
         metavar="DIR",
@@ -158,7 +165,7 @@ def _cache(options: argparse.Namespace) -> Cache | None:
 def _fetch(options: argparse.Namespace) -> int:
     try:
         with nothing_else():
-            message, code = fetch(options.to, options.weights, options.default, _cache(options)), 0
+            message, code = fetch(options.to, options.weights, options.default, _cache(options), named=options.named), 0
     except StoreError as error:
         message, code = failure(error, options.weights, options.default), _code(error)
         print(f"skill-store: {message.reason}: {message.message}", file=sys.stderr)

@@ -47,17 +47,24 @@ class Cache:
     limit_bytes: int | None = None
 
 
-def fetch(to: Path, weights: str, default: str, cache: Cache | None = None) -> FetchMessage:
+def fetch(
+    to: Path, weights: str, default: str, cache: Cache | None = None, *, named: str | None = None
+) -> FetchMessage:
     """Returns the message about a version now in the folder, as a plain Hugging Face directory with its `.skill`.
 
     `weights` (`<repository>/versions/<version>@<digest>`) is taken where it is not empty, else `default` (a repository,
     for its head, or a version). Waits as long as there is neither.
 
+    Args:
+        named: what the pod calls the version, as in its paths; None where it has no name for it.
+
     Raises:
-        StoreError: when the version cannot be had; the folder then holds no manifest: it cannot pass for a version.
+        StoreError: when the version cannot be had, or is called otherwise; the folder then holds no manifest: it cannot
+            pass for a version.
     """
     started = time.monotonic()
     repository, ref = _wanted(weights, default)
+    _require_name(ref.version if weights else "", named)
     _log.info("fetching %s into %s", layout.version_uri(repository.uri, ref), to)
     manifest = repository.manifest(ref)
     node = NodeCache(cache.folder, cache.limit_bytes, manifest.files) if cache else None
@@ -116,6 +123,15 @@ def _wanted(weights: str, default: str) -> tuple[Repository, VersionRef]:
     if place.digest:
         return repository, VersionRef(version=place.version, digest=place.digest)
     return repository, repository.resolve(place.version)
+
+
+def _require_name(told: str, named: str | None) -> None:
+    """Two versions under one name would share what goes by the name, such as an engine's stored keys and values."""
+    if named is not None and named != told:
+        raise StoreError(
+            f"the pod calls its version {named!r} (SKILL_VERSION) and is told {told!r}: somebody changed one of the "
+            "annotations sdft.dev/weights and sdft.dev/version: change both, or neither"
+        )
 
 
 def _wait_for(look: Callable[[], _T | None], why: str) -> _T:

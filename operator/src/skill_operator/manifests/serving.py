@@ -46,7 +46,7 @@ def weights_patch(place: Place, weights: str, *, hold: bool = False, beside: str
     for path in place.paths:
         inside = _at(patch, path[:-1])
         if weights:
-            inside[path[-1]] = {place.key: weights}
+            inside[path[-1]] = place.told(weights)
     if hold:
         _at(patch, place.hold[:-1])[place.hold[-1]] = place.hold_value
     if beside and place.beside:

@@ -6,7 +6,7 @@ Pure. Nothing is applied before it is written down what to go back to.
 from __future__ import annotations
 
 from skill_contract.spec import Serving
-from skill_operator.actions import AddFinalizer, ApplyWeights
+from skill_operator.actions import AddFinalizer, ApplyWeights, News
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
@@ -107,6 +107,9 @@ def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
         )
         message = f"{lacks} would never reach it; {wiring}"
         return person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
+    if target.shared_cache:
+        message = f"{target.title}: {target.shared_cache}"
+        return person_needed(Reason.SHARED_KV_CACHE, message, ConditionType.SHARED_KV_CACHE)
     return None
 
 
@@ -162,8 +165,20 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
         message=message,
         known=facts.learn(rollout=rollout),
         actions=(AddFinalizer(),),
+        news=_draft_model(target),
         requeue_after=0,
     )
+
+
+def _draft_model(target: Target) -> tuple[News, ...]:
+    """What nothing refuses and no proof sees: answers stay right, and may come more slowly."""
+    if not target.draft_model:
+        return ()
+    message = (
+        f"{target.draft_model} of {target.title} guesses tokens by a model that was made for the weights before: "
+        "answers stay the new weights' own, but may come more slowly: watch its acceptance rate, or make it anew"
+    )
+    return (News("DraftModel", message, warning=True),)
 
 
 def lost_rollout(facts: Facts) -> Rollout | None:

@@ -13,6 +13,7 @@ from skill_contract.adapters import HELD, HELD_KEY, PREVIOUS_KEY, WEIGHTS_KEY, A
 from skill_operator.actions import Place
 from skill_operator.manifests.serving import adapter_config_map
 from skill_operator.observed import ServingPod, Target
+from skill_operator.targets.engine import shared_by_adapters
 from skill_operator.targets.kind import Kind, Raw, Standing, at, owner
 from skill_operator.targets.read import target
 
@@ -30,7 +31,9 @@ def live_target(
     """
     standing = _told(standing, raw["metadata"]["name"], config_map)
     beside = str(at(standing.annotated, _DATA).get(PREVIOUS_KEY, ""))
-    return replace(target(kind, raw, standing, pods, container), is_live=True, beside=beside)
+    shared = shared_by_adapters(standing.kv_cache) if standing.kv_cache else ""
+    seen = target(kind, raw, standing, pods, container)
+    return replace(seen, is_live=True, beside=beside, shared_cache=shared)
 
 
 def _told(standing: Standing, name: str, config_map: Raw | None) -> Standing:

@@ -12,6 +12,7 @@ from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 from skill_operator.reading import is_true
 from skill_operator.targets.deployment import rollout_state
+from skill_operator.targets.engine import draft_model, kv_cache
 from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, selector
 
 SCHEME = "skill://"
@@ -37,6 +38,8 @@ class InferenceService:
             annotated=raw,
             place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (path,)),
             containers=containers(template),
+            kv_cache=kv_cache([template]),
+            draft_model=draft_model([template]),
             fetchers=fetchers([template]) or _storage_initializer(template),
             selector=selector(behind["spec"]["selector"]) if behind else "",
             replicas=behind["spec"].get("replicas", 1) if behind else 0,

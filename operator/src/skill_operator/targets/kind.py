@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
-from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
+from skill_operator.api import VERSION_ANNOTATION, WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
+from skill_operator.targets.engine import KvCache, draft_model, kv_cache
 
 Raw = Mapping[str, Any]
 TEMPLATE_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
@@ -54,6 +55,10 @@ class Standing:
     """A label and its value, of the pods that requests go to; None: to all."""
     config_maps: tuple[str, ...] = ()
     """The ConfigMaps that its pods mount."""
+    kv_cache: KvCache | None = None
+    """Keys and values that its pods find of each other."""
+    draft_model: str = ""
+    """Which container guesses by a model of its own, in words; empty where none does."""
 
 
 class Kind(Protocol):
@@ -96,6 +101,8 @@ def of_one_template(kind: Kind, raw: Raw, progress: tuple[bool, str]) -> Standin
         containers=containers(template),
         fetchers=fetchers([template]),
         config_maps=config_maps(template),
+        kv_cache=kv_cache([template]),
+        draft_model=draft_model([template]),
         selector=selector(raw["spec"]["selector"]),
         replicas=raw["spec"].get("replicas", 1),
         is_settled=is_settled,
@@ -174,5 +181,6 @@ def fingerprint(*templates: Raw) -> str:
 
 def _without_weights(template: Raw) -> list[Any]:
     metadata = template.get("metadata") or {}
-    annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != WEIGHTS_ANNOTATION}
+    told = {WEIGHTS_ANNOTATION, VERSION_ANNOTATION}
+    annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key not in told}
     return [metadata.get("labels"), annotations, template["spec"]]

@@ -10,6 +10,7 @@ from skill_operator.actions import Place
 from skill_operator.manifests import serving
 from skill_operator.reading import is_true
 from skill_operator.targets.deployment import NO_PODS
+from skill_operator.targets.engine import draft_model, kv_cache
 from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint
 
 _SET = "leaderworkerset.sigs.k8s.io/name"
@@ -34,6 +35,8 @@ class LeaderWorkerSet:
             annotated=raw,
             place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], paths),
             containers=containers(templates[0]),
+            kv_cache=kv_cache(templates),
+            draft_model=draft_model(templates),
             fetchers=fetchers(templates),
             selector=f"{_SET}={raw['metadata']['name']}",
             replicas=raw["spec"].get("replicas", 1) * group.get("size", 1),

@@ -12,6 +12,7 @@ from skill_contract.model import ContractError
 from skill_operator.api import WEIGHTS_ANNOTATION, to_unix
 from skill_operator.observed import ServingPod, Target
 from skill_operator.reading import container_status, is_true, last_end, why_unschedulable
+from skill_operator.targets import engine
 from skill_operator.targets.deployment import Deployment
 from skill_operator.targets.inferenceservice import InferenceService
 from skill_operator.targets.kind import Kind, Raw, Standing, at, owner
@@ -53,6 +54,8 @@ def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], contai
         # An evicted pod stays as an object, Failed, beside the one that took its place.
         pods=tuple(_serving_pod(pod, standing, container) for pod in pods if not _is_over(pod)),
         unfit=standing.unfit,
+        shared_cache=engine.shared_by_versions(standing.kv_cache) if standing.kv_cache else "",
+        draft_model=standing.draft_model,
         given_up=standing.given_up,
         held=standing.held,
         keeps_broken_pods=standing.keeps_broken_pods,

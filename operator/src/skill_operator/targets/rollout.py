@@ -10,6 +10,7 @@ from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
 from skill_operator.manifests import serving
 from skill_operator.targets.deployment import NO_PODS, Deployment
+from skill_operator.targets.engine import draft_model, kv_cache
 from skill_operator.targets.kind import TEMPLATE_ANNOTATIONS, Raw, Standing, containers, fetchers, fingerprint, selector
 
 _OWN_PODS = "rollouts-pod-template-hash"
@@ -35,6 +36,8 @@ class Rollout:
             annotated=holder,
             place=self._place(raw, behind),
             containers=containers(template),
+            kv_cache=kv_cache([template]),
+            draft_model=draft_model([template]),
             fetchers=fetchers([template]),
             selector=f"{selector(labels)},{_OWN_PODS}" if labels else "",
             replicas=raw["spec"].get("replicas", 1),
