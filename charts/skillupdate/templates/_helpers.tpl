@@ -86,7 +86,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
   verbs: [list, watch, delete]  # delete: a pod that hangs
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, patch]  # patch: the one annotation sdft.dev/weights
+  verbs: [get, list, watch, patch]  # patch: the annotations sdft.dev/weights and sdft.dev/version
 {{- with .Values.servingTargets }}
 {{- if .statefulSet }}
 - apiGroups: [apps]
