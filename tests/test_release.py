@@ -18,7 +18,7 @@ import yaml
 from release.images import IMAGES, Images
 from release.versions import ReleaseError, bump, current, require_next
 
-from tests.cluster.binaries import binary, cache_folder
+from tests.cluster.binaries import binary, uv
 
 ROOT = Path(__file__).parents[1]
 FILES = ("pyproject.toml", "uv.lock", "CHANGELOG.md", "charts/skillupdate/Chart.yaml", "docs/first-update.md")
@@ -114,8 +114,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def release(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    uv = shutil.which("uv") or next(cache_folder().glob("uv-*/bin/uv"))  # where the Makefile puts it
-    command = [sys.executable, "-m", "release", *words, f"--uv={uv}", f"--helm={binary('helm')}"]
+    command = [sys.executable, "-m", "release", *words, f"--uv={uv()}", f"--helm={binary('helm')}"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

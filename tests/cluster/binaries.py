@@ -90,6 +90,11 @@ def cache_folder() -> Path:
     return Path(base) / "skillupdate"
 
 
+def uv() -> str:
+    """Return the program uv: the one that is installed, else the Makefile's own."""
+    return shutil.which("uv") or str(max(cache_folder().glob("uv-*/bin/uv")))
+
+
 @functools.cache
 def binary(program: str) -> Path:
     """Return the path of a program, built now if this machine has not built it before.
