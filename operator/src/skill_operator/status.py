@@ -145,6 +145,8 @@ class Rollout(Part):
     previous_digest: str = ""
     candidate: str
     pods_verified: str = ""
+    most_verified: Count = 0
+    """The most pods that were proved at one time: one more than these is progress."""
     started_at: str
     deadline: str
     applied_at: str | None = None

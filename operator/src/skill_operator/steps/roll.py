@@ -10,7 +10,7 @@ from skill_operator.actions import AddFinalizer, ApplyWeights, News
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
-from skill_operator.status import Failure, Published, Rollout, Status
+from skill_operator.status import Failure, Published, Rollout
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
@@ -23,7 +23,6 @@ from skill_operator.steps.target import (
     served_digest,
     standing,
     surge_blocked,
-    verified,
     who_rolls,
 )
 from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, deadline, fail, published
@@ -31,47 +30,6 @@ from skill_operator.targets.read import kind_of
 
 PATIENCE = 0.25
 """Share of the rollout's time that a quota, an admission webhook or a registry has to come round."""
-
-
-def learn_rollout(facts: Facts) -> Status:
-    """Returns what is known of a rollout: that its annotation has arrived, and how many pods are on the candidate."""
-    rollout, target = facts.known.rollout, facts.seen.target
-    if rollout is None or rollout.rollback or target is None or facts.known.is_final:
-        return facts.known
-    if facts.known.is_true(ConditionType.ROLLED_OUT) or target.weights != rollout.candidate:
-        return facts.known
-    on_candidate = verified(target, rollout.candidate, published(facts).digest)
-    changes = {
-        "applied_at": rollout.applied_at or facts.time,
-        "pods_verified": f"{len(on_candidate)}/{target.replicas}",
-        **_held(facts, rollout, target),
-        "template": target.template,
-        **_soaking(facts, rollout, target, everywhere=is_all(target, on_candidate)),
-    }
-    if rollout.template and target.template != rollout.template:  # somebody's own rollout, in the middle of ours
-        changes |= {"verified_at": None, "deadline": deadline(facts)}
-    return facts.learn(rollout=rollout.model_copy(update=changes))
-
-
-def _held(facts: Facts, rollout: Rollout, target: Target) -> dict[str, str]:
-    """While the target's own controller holds on purpose, time does not run: put off long before it is up."""
-    until, serving = to_unix(rollout.deadline), facts.spec.serving
-    if not target.held or until is None or serving is None:
-        return {}
-    return {"deadline": deadline(facts)} if until - facts.now < serving.progress_deadline_seconds / 2 else {}
-
-
-def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool) -> dict[str, str | None]:
-    """Returns since when all pods serve, and until when they have to.
-
-    One pod that is lost in the soak begins it anew, with its time: what counts is a span in which all served. A fault
-    is no loss: when it happened is held against the soak in which it did.
-    """
-    if everywhere:
-        return {"verified_at": rollout.verified_at or facts.time}
-    if rollout.verified_at is None or fault(target, rollout.candidate, to_unix(rollout.verified_at)):
-        return {}
-    return {"verified_at": None, "deadline": deadline(facts)}
 
 
 def prepare(facts: Facts) -> Verdict | None:
@@ -226,8 +184,13 @@ def roll(facts: Facts) -> Verdict | None:
     until = to_unix(rollout.deadline)
     if rollout.verified_at or until is None or facts.now <= until:
         return None
-    message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {how_far(target)}"
-    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, message)
+    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, _too_late(facts, rollout, target))
+
+
+def _too_late(facts: Facts, rollout: Rollout, target: Target) -> str:
+    assert facts.spec.serving is not None
+    seconds = facts.spec.serving.progress_deadline_seconds
+    return f"no further pod was verified within {seconds} s: {rollout.pods_verified} verified, {how_far(target)}"
 
 
 def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:
