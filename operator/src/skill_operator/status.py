@@ -19,6 +19,8 @@ from skill_operator.api import ConditionType, Phase, Reason, to_unix
 
 MOST_NAME, MOST_REASON, MOST_MESSAGE = 63, 1024, 32768
 """Characters that the CRD takes."""
+MOST_PODS = 1024
+"""Entries of a list of pods that it takes."""
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 """As `to_rfc3339` writes it."""
 
@@ -139,6 +141,15 @@ class Analysed(Part):
     metrics: tuple[Measured, ...] = ()
 
 
+class Ended(Part):
+    """A pod's engine that had ended before a rollout that replaces no pod: that is no fault of the candidate."""
+
+    uid: str
+    restarts: Count
+    last_exit: str | None = None
+    """By the kubelet's clock, as the engine's later exits are."""
+
+
 class Rollout(Part):
     previous: str = ""
     """The annotation before: what a rollback goes back to. Empty: there was none, pods took their SKILL_DEFAULT."""
@@ -158,6 +169,8 @@ class Rollout(Part):
     """Since when every pod is proved: the beginning of the soak."""
     previous_pods: tuple[str, ...] = ()
     """The pods before the rollout: whose metrics the candidate's are compared with."""
+    ended_before: tuple[Ended, ...] = ()
+    """Empty where the rollout makes its pods anew."""
     promoting: bool = False
     """The pod of a promote step was seen to start: the head may have moved, whatever became of its Job."""
     reverting: bool = False

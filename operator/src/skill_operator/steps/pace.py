@@ -60,6 +60,6 @@ def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool
     """
     if everywhere:
         return {"verified_at": rollout.verified_at or facts.time}
-    if rollout.verified_at is None or fault(target, rollout.candidate, to_unix(rollout.verified_at)):
+    if rollout.verified_at is None or fault(target, rollout):
         return {}
     return {"verified_at": None, "deadline": deadline(facts)}

@@ -10,10 +10,11 @@ from skill_operator.actions import AddFinalizer, ApplyWeights, News
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
-from skill_operator.status import Failure, Published, Rollout
+from skill_operator.status import MOST_PODS, Failure, Published, Rollout
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
+    ended_before,
     fault,
     how_far,
     is_all,
@@ -105,7 +106,8 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
     rollout = Rollout(
         previous=previous,
         previous_digest=digest,
-        previous_pods=tuple(pod.name for pod in standing(target) if pod.weights == previous),
+        previous_pods=tuple(pod.name for pod in standing(target) if pod.weights == previous)[:MOST_PODS],
+        ended_before=ended_before(target),
         candidate=candidate,
         pods_verified=f"0/{target.replicas}",
         started_at=facts.time,
@@ -178,7 +180,7 @@ def roll(facts: Facts) -> Verdict | None:
         return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
     if target.weights != rollout.candidate:
         return _elsewhere(facts, rollout, target)
-    found = fault(target, rollout.candidate, to_unix(rollout.verified_at)) or _not_created(facts, rollout, target)
+    found = fault(target, rollout) or _not_created(facts, rollout, target)
     if found:
         return begin_rollback(facts, found.reason, found.message, found.at)
     until = to_unix(rollout.deadline)
