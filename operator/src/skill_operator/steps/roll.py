@@ -11,6 +11,7 @@ from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import MOST_PODS, Failure, Published, Rollout
+from skill_operator.steps.pace import is_everywhere, time_is_up, unsteady
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
@@ -26,7 +27,16 @@ from skill_operator.steps.target import (
     surge_blocked,
     who_rolls,
 )
-from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, deadline, fail, published
+from skill_operator.steps.verdict import (
+    LOOK_AGAIN_SECONDS,
+    ROLLOUT_SECONDS,
+    Facts,
+    State,
+    Verdict,
+    deadline,
+    fail,
+    published,
+)
 from skill_operator.targets.read import kind_of
 
 PATIENCE = 0.25
@@ -80,6 +90,8 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
     healthy = is_all(target, tuple(pod for pod in standing(target) if pod.ready))
     if healthy and other is None:
         return None
+    if target.replicas == 0 and other is None:
+        return _no_pods(f"waits for {target.title}: {target.state}", Reason.TARGET_BUSY)
     why = f"SkillUpdate {other.namespace}/{other.name} is rolling it" if other else target.state
     busy = facts.known.condition(ConditionType.TARGET_BUSY)
     since = to_unix(busy.last_transition_time) if busy else None
@@ -183,16 +195,26 @@ def roll(facts: Facts) -> Verdict | None:
     found = fault(target, rollout) or _not_created(facts, rollout, target)
     if found:
         return begin_rollback(facts, found.reason, found.message, found.at)
-    until = to_unix(rollout.deadline)
-    if rollout.verified_at or until is None or facts.now <= until:
-        return None
-    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, _too_late(facts, rollout, target))
+    if target.replicas == 0:
+        return _no_pods(f"rolling {target.title}: {target.state}; it goes on then, and its time does not run")
+    return _too_late(facts, rollout, target) if time_is_up(facts, rollout, target) else None
 
 
-def _too_late(facts: Facts, rollout: Rollout, target: Target) -> str:
+def _no_pods(message: str, reason: Reason = Reason.ROLLING_OUT) -> Verdict:
+    """Somebody wants no pods, for a night, say: that is no fault of anybody's, and waited for without end."""
+    return Verdict(
+        phase=Phase.ROLLING_OUT, state=State.HELD, reason=reason, message=message, requeue_after=LOOK_AGAIN_SECONDS
+    )
+
+
+def _too_late(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     assert facts.spec.serving is not None
+    far = f"{rollout.pods_verified} verified, {how_far(target)}"
+    broken = unsteady(facts, rollout)
+    if broken:
+        return begin_rollback(facts, Reason.SOAK_UNSTEADY, f"{broken}; {far}")
     seconds = facts.spec.serving.progress_deadline_seconds
-    return f"no further pod was verified within {seconds} s: {rollout.pods_verified} verified, {how_far(target)}"
+    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, f"no further pod was verified within {seconds} s: {far}")
 
 
 def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:
@@ -216,6 +238,20 @@ def arrive(facts: Facts) -> Verdict | None:
         marks=surge_blocked(target),
         # The first new pod is to be held before it is ready.
         requeue_after=ROLLOUT_SECONDS if rollout.hold else 1,
+    )
+
+
+def join(facts: Facts) -> Verdict | None:
+    """Pods that came in the soak, an autoscaler's, are waited for: every pod is proved before the head moves."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None or target is None or is_everywhere(facts, rollout, target):
+        return None
+    return Verdict(
+        phase=Phase.SOAKING,
+        reason=Reason.SOAKING,
+        message=f"{rollout.pods_verified} pods verified; waits for those that came in the soak: {how_far(target)}",
+        marks=surge_blocked(target),
+        requeue_after=ROLLOUT_SECONDS,
     )
 
 
