@@ -42,11 +42,13 @@ def wired(**changes: Any) -> Raw:
 class LiveSim(Sim):
     """Pods stay as they are; what each was told, and what its agent made of it, is in `agents`."""
 
-    def __init__(self, previous: str = "", body: Raw | None = None) -> None:
+    def __init__(self, previous: str = "", body: Raw | None = None, engine: Raw | None = None) -> None:
+        """A target whose pods have had this done to their engine's container; None: it has run since their start."""
         data = {"weights": previous} if previous else {}
         self.config_map: Raw | None = {"metadata": {"name": CONFIG_MAP, "managedFields": _owned(data)}, "data": data}
         self.agents: dict[str, AdapterReport | None] = {}
         super().__init__(body or update(), wired())
+        self.change_engine(engine or {}, *range(len(self.serving)))
         self.sync()
 
     def sync(self, *names: str, fail: FetchMessage | None = None) -> None:
@@ -62,6 +64,11 @@ class LiveSim(Sim):
             is_good = fetch.outcome == "Fetched"
             answers = told.answering if is_good or told.held else (before.answers if before else "")
             self.agents[name] = AdapterReport(told=told, answers=answers, ready=is_good, base=BASE[0], fetch=fetch)
+
+    def change_engine(self, status: Raw, *indices: int) -> None:
+        """The kubelet says something else of the engine's container in these pods."""
+        for index in indices:
+            self.serving[index]["status"]["containerStatuses"][0] |= copy.deepcopy(status)
 
     @property
     def data(self) -> dict[str, str]:

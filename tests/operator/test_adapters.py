@@ -12,7 +12,7 @@ from skill_contract.manifest import FetchMessage
 from skill_contract.outcome import Result
 from skill_contract.step import PromoteConfig, Step
 from skill_operator.actions import ApplyWeights, Refusal
-from skill_operator.api import Reason, parse
+from skill_operator.api import Reason, parse, to_rfc3339
 from skill_operator.manifests.serving import wiring
 from tests.operator import raw
 from tests.operator.live import BASE, LiveSim, update
@@ -118,6 +118,50 @@ def test_agent_that_does_not_answer_is_named_with_its_port():
     sim.now += 1801
     sim.settle()
     assert "agent of pod support-llm-1 does not answer at port 8000" in sim.status.rollout.rollback.message
+
+
+def ended(restarts: int, at: float, reason: str = "Error") -> raw.Raw:
+    """What the kubelet says of an engine that was started again."""
+    return {"restartCount": restarts, "lastState": {"terminated": raw.terminated(137, "killed", reason=reason, at=at)}}
+
+
+LONG_AGO = raw.NOW - 7 * 86400
+OLD = [ended(1, LONG_AGO, "OOMKilled"), ended(9, LONG_AGO)]
+
+
+@pytest.mark.parametrize("engine", OLD, ids=["out of memory", "nine restarts"])
+@pytest.mark.parametrize("skew", [-3600, 0, 3600], ids=["slow clock", "same clock", "fast clock"])
+def test_what_befell_an_engine_before_the_rollout_is_not_the_candidate_s(engine: raw.Raw, skew: float):
+    last = engine["lastState"]["terminated"] | {"finishedAt": to_rfc3339(raw.NOW + skew)}
+    sim = LiveSim(PREVIOUS, engine=engine | {"lastState": {"terminated": last}})
+    sim.until_done()
+    assert (sim.status.phase, sim.data) == ("Succeeded", {"weights": CANDIDATE})
+
+
+@pytest.mark.parametrize("engine", OLD, ids=["out of memory", "nine restarts"])
+@pytest.mark.parametrize(
+    ("later", "is_fault"),
+    [(lambda n: ended(n + 1, raw.NOW, "OOMKilled"), True), (lambda n: ended(n + 3, raw.NOW), True),
+     (lambda n: ended(n + 2, raw.NOW), False)],
+    ids=["out of memory", "three restarts more", "two restarts more"],
+)  # fmt: skip
+def test_what_befalls_an_old_engine_in_the_rollout_counts(engine: raw.Raw, later: Any, *, is_fault: bool):
+    sim = LiveSim(PREVIOUS, engine=engine)
+    sim.until_loaded()
+    sim.change_engine(later(engine["restartCount"]), 1)
+    sim.settle()
+    assert (sim.status.phase == "RollingBack") == is_fault
+    assert not is_fault or why(sim)[1].startswith("EngineCrash: the engine of pod support-llm-1")
+
+
+def test_all_that_befalls_a_pod_that_came_in_the_rollout_counts():
+    """A pod of the same name, as a StatefulSet makes it, is another one."""
+    sim = LiveSim(PREVIOUS, engine=OLD[1])
+    sim.until_loaded()
+    sim.serving[1]["metadata"]["uid"] = "of-another"
+    sim.change_engine(ended(3, raw.NOW), 1)
+    sim.settle()
+    assert sim.status.phase == "RollingBack"
 
 
 def test_pod_that_still_has_the_old_config_map_does_not_count_as_switched():

@@ -10,7 +10,7 @@ from skill_contract.outcome import Result
 from skill_operator.api import to_rfc3339
 from tests.operator import raw
 from tests.operator.raw import CANDIDATE, PARENT, PREVIOUS, Step
-from tests.operator.seen import assert_failed, served, why
+from tests.operator.seen import assert_failed, served, truth, why
 from tests.operator.sim import Sim
 
 
@@ -102,20 +102,54 @@ def test_no_room_for_one_more_pod_says_what_to_write():
     assert sim.annotation == PREVIOUS
 
 
-def test_target_that_is_scaled_to_nothing_is_held_until_the_deadline_and_then_back_at_once():
-    sim = rolling()
+def scaled(sim: Sim, replicas: int) -> None:
     assert sim.deployment is not None
-    sim.deployment["spec"]["replicas"] = 0
+    sim.deployment["spec"]["replicas"] = replicas
     sim.roll()
     sim.settle()
-    assert (sim.status.phase, sim.has_job("promote")) == ("RollingOut", False)
-    assert "0 replicas" in why(sim)[1]
-    sim.now += 1801
+
+
+@pytest.mark.parametrize("soaks", [False, True])
+def test_target_that_is_scaled_to_nothing_for_the_night_is_waited_for_and_its_time_does_not_run(*, soaks: bool):
+    sim = rolling()
+    if soaks:
+        sim.roll()
+        sim.settle()
+    scaled(sim, 0)
+    for _ in range(12):
+        sim.now += 3600 / 4
+        sim.settle()
+        assert (sim.status.phase, sim.annotation, sim.has_job("promote")) == ("RollingOut", CANDIDATE, False)
+        assert "0 replicas" in why(sim)[1]
+        assert {"Stalled", "Reconciling"}.isdisjoint(truth(sim)), "somebody asked for it"
+    scaled(sim, 2)
+    assert sim.status.phase == "Soaking"
+    sim.now += 29
     sim.settle()
-    sim.roll()
+    assert not sim.has_job("promote"), "the soak begins anew"
+    sim.now += 2
     sim.settle()
-    assert_failed(sim, "RolledBack", "ProgressDeadline", "0 replicas")
-    assert sim.annotation == PREVIOUS
+    assert sim.has_job("promote")
+
+
+def test_target_that_has_no_pods_before_the_rollout_is_waited_for_and_has_its_time_to_come_up():
+    sim = Sim(deployment=raw.deployment(replicas=0))
+    sim.until_published()
+    for _ in range(12):
+        sim.now += 3600
+        sim.settle()
+        assert (sim.status.phase, why(sim)[0]) == ("RollingOut", "TargetBusy")
+        assert "scale it up" in why(sim)[1]
+    assert sim.deployment is not None
+    sim.deployment["spec"]["replicas"] = 2
+    sim.settle()
+    assert why(sim)[1] == "waits for Deployment support-llm: 0 of 2 replicas updated, 0 available, 0 in all"
+    sim.now += 1799
+    sim.settle()
+    assert sim.status.phase == "RollingOut"
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert sim.annotation == CANDIDATE
 
 
 def test_target_that_is_deleted_ends_the_rollout():

@@ -89,6 +89,9 @@ def value_names(metrics: Metrics, update: str) -> set[str]:
     return {sample.name for family in families for sample in family.samples if sample.labels.get("name") == update}
 
 
+RFC = "2026-01-01T00:00:00Z"
+
+
 def body(uid: str, phase: str = "Training") -> raw.Raw:
     return {"metadata": {"namespace": "team", "name": uid, "uid": uid, "generation": 1}, "status": {"phase": phase}}
 
@@ -143,6 +146,34 @@ def test_progress_is_what_changes_and_waiting_is_none(watched: Watched):
     assert watched.value("update_waiting_timestamp_seconds", **waiting) is None
     census.take(body("a", phase="Queued"))  # Kueue's queue has no condition of its own
     assert watched.value("update_waiting_timestamp_seconds", **waiting) == 3000
+
+
+def test_pod_that_goes_and_comes_back_is_no_progress(watched: Watched):
+    census = watched.metrics.census
+    when = [1000.0]
+    census.clock = lambda: when[0]
+
+    def take(phase: str, verified: str, most: int) -> float | None:
+        when[0] += 1000
+        rollout = {"candidate": "c", "startedAt": RFC, "deadline": RFC, "podsVerified": verified, "mostVerified": most}
+        census.take(body("a") | {"status": {"phase": phase, "rollout": rollout}})
+        return watched.value("update_progress_timestamp_seconds", namespace="team", name="a")
+
+    assert take("RollingOut", "1/2", 1) == 2000
+    assert take("Soaking", "2/2", 2) == 3000
+    assert take("RollingOut", "1/2", 2) == 3000
+    assert take("Soaking", "2/2", 2) == 3000
+    assert take("RollingBack", "2/2", 2) == 6000
+
+
+def test_stop_that_somebody_asked_for_is_not_stuck(watched: Watched):
+    def progressed(*conditions: str) -> float | None:
+        said = [{"type": kind, "status": "True"} for kind in ("Ready", *conditions)]
+        watched.metrics.census.take(body("a") | {"status": {"phase": "RollingOut", "conditions": said}})
+        return watched.value("update_progress_timestamp_seconds", namespace="team", name="a")
+
+    assert progressed() is None
+    assert None not in {progressed("Reconciling"), progressed("Stalled")}
 
 
 def test_no_series_appears_twice_when_an_update_is_made_anew(watched: Watched):

@@ -251,17 +251,15 @@ def test_target_without_replicas_says_what_to_do():
 
 def test_rollback_of_a_target_that_was_scaled_to_zero_ends():
     sim = served()
-    sim.until_rolled()
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False)
+    sim.settle()
+    assert sim.annotation == ""
     assert sim.deployment is not None
     sim.deployment["spec"]["replicas"] = 0
     sim.roll()
     sim.settle()
-    sim.now += 1801
-    sim.settle()
-    assert sim.annotation == ""
-    sim.roll()
-    sim.settle()
-    assert_failed(sim, "RolledBack", "ProgressDeadline", "0 replicas")
+    assert_failed(sim, "RolledBack", "DigestMismatch", "0 replicas")
 
 
 def test_rollback_that_does_not_arrive_is_loud_and_goes_on():

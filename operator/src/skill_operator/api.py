@@ -136,6 +136,7 @@ class Reason(StrEnum):
     TARGET_BUSY = "TargetBusy"
     ROLLING_OUT = "RollingOut"
     SOAKING = "Soaking"
+    SOAK_UNSTEADY = "SoakUnsteady"
     PROVING = "Proving"
     ANALYSING = "Analysing"
     ANALYSIS_FAILED = "AnalysisFailed"

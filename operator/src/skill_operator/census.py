@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from skill_operator.api import ConditionType, Phase, to_unix
 from skill_operator.conditions import is_settled
-from skill_operator.status import Status, Training, read
+from skill_operator.status import Rollout, Status, Training, read
 
 _WAITS = {
     Phase.QUEUED: ConditionType.QUEUED,
@@ -28,6 +28,7 @@ _WAITS = {
 
 Where there is no such condition (Kueue's queue), the beginning is when this process first saw it so.
 """
+_IN_ROLLOUT = (Phase.ROLLING_OUT, Phase.SOAKING)
 _UPDATE = ["namespace", "name"]
 
 
@@ -44,6 +45,8 @@ class _Life:
     """When one of them changed, Unix seconds."""
     waits_since: float
     """Where it waits."""
+    is_held: bool
+    """Neither at work nor stalled: somebody asked for the stop."""
     stalled: str
     """The reason why it stalls; empty where it does not."""
     rollback_since: float | None
@@ -91,8 +94,9 @@ class Census(Collector):
 
     def _life(self, metadata: Mapping[str, Any], phase: Phase, status: Status, before: _Life | None) -> _Life:
         training, rollout = status.training, status.rollout
-        verified = (rollout.pods_verified, rollout.verified_at) if rollout else ()
-        signs: tuple[object, ...] = (phase, *verified)
+        signs: tuple[object, ...] = (*_further(rollout), phase)
+        if rollout and phase in _IN_ROLLOUT:
+            signs = _further(rollout)  # a pod that goes and comes back leads from one to the other, and no further
         if training:
             signs += (training.attempt, training.stage, training.step, training.heartbeat_time)
         progressed = before.progressed if before and before.signs == signs else self.clock()
@@ -104,6 +108,7 @@ class Census(Collector):
             signs=signs,
             progressed=progressed,
             waits_since=(to_unix(waits.last_transition_time) if waits else None) or progressed,
+            is_held=bool(status.conditions) and not (stalled or status.is_true(ConditionType.RECONCILING)),
             stalled=stalled.reason if stalled else "",
             rollback_since=to_unix(rollout.rollback.started_at) if rollout and rollout.rollback else None,
             pods=_pods(rollout.pods_verified) if rollout else None,
@@ -124,6 +129,13 @@ class Census(Collector):
         yield from _of_training(named)
 
 
+def _further(rollout: Rollout | None) -> tuple[object, ...]:
+    if rollout is None:
+        return ()
+    hold, soak = rollout.hold, rollout.soak
+    return rollout.most_verified, hold and (hold.proved, hold.ended), soak and soak.until, rollout.promoting
+
+
 def _pods(verified: str) -> tuple[float, float] | None:
     """Returns the numbers of `1/2`; a status is a user's to write, and may hold anything."""
     done, _, all_of_them = verified.partition("/")
@@ -134,8 +146,8 @@ def _of_each(lives: list[_Life]) -> Iterator[Metric]:
     phase = _gauge("update_phase", "1 for an unsettled update, by phase", *_UPDATE, "phase")
     progress = _gauge(
         "update_progress_timestamp_seconds",
-        "When an unsettled update last came forward (phase, stage, step, heartbeat, verified pods), as seen by this "
-        "process; none while it waits for its turn or for a person",
+        "When an unsettled update last came forward (phase, stage, step, heartbeat, more verified pods), as seen by "
+        "this process; none while it waits for its turn or for a person",
         *_UPDATE,
     )
     waiting = _gauge(
@@ -154,7 +166,7 @@ def _of_each(lives: list[_Life]) -> Iterator[Metric]:
         phase.add_metric([*life.labels, life.phase.value], 1)
         if life.phase in _WAITS:
             waiting.add_metric([*life.labels, life.phase.value], life.waits_since)
-        else:
+        elif not life.is_held:
             progress.add_metric(life.labels, life.progressed)
         if life.stalled:
             stalled.add_metric([*life.labels, life.stalled], 1)

@@ -34,9 +34,10 @@ from skill_operator.steps.beginning import (
 )
 from skill_operator.steps.check import check, learn_check
 from skill_operator.steps.hold import hold, learn_hold
+from skill_operator.steps.pace import learn_rollout
 from skill_operator.steps.prove import ask, learn_promotion, promote, promoted, soak
 from skill_operator.steps.revert import forget, is_due, learn_revert, revert
-from skill_operator.steps.roll import arrive, learn_rollout, prepare, roll
+from skill_operator.steps.roll import arrive, join, prepare, roll
 from skill_operator.steps.rollback import roll_back, withdrawn
 from skill_operator.steps.target import out_of_reach
 from skill_operator.steps.train import learn_training, train
@@ -81,6 +82,7 @@ LIFE: tuple[Stage, ...] = (
     arrive,  # every pod on the candidate, each proved by its digest
     analyse,  # metrics of its pods, beside those of the pods before: worse, or unknown
     soak,  # for a while, without a fault
+    join,  # with the pods that came meanwhile
     promote,  # golden prompts asked, head moved
 )
 

@@ -7,7 +7,7 @@ learns again from the children.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
@@ -19,6 +19,8 @@ from skill_operator.api import ConditionType, Phase, Reason, to_unix
 
 MOST_NAME, MOST_REASON, MOST_MESSAGE = 63, 1024, 32768
 """Characters that the CRD takes."""
+MOST_PODS, MOST_LOST = 1024, 16
+"""Entries of a list of pods that it takes."""
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 """As `to_rfc3339` writes it."""
 
@@ -139,12 +141,48 @@ class Analysed(Part):
     metrics: tuple[Measured, ...] = ()
 
 
+class Lost(Part):
+    pod: str
+    times: Count = 1
+
+
+class Soak(Part):
+    """All spans together in which every pod was to serve without a fault."""
+
+    pods: tuple[str, ...] = ()
+    """Those that served when the newest began, and have to go on; what comes beside them disturbs nothing."""
+    until: str
+    """When the last one has to have held."""
+    begun: Count = 1
+    lost: tuple[Lost, ...] = ()
+    """The pods that went away in the middle, the newest last."""
+
+    def without(self, gone: Iterable[str]) -> Soak:
+        """Returns the soak once it was broken by these pods."""
+        times = {each.pod: each.times for each in self.lost}
+        for pod in gone:
+            times[pod] = times.pop(pod, 0) + 1
+        lost = tuple(Lost(pod=pod, times=count) for pod, count in times.items())
+        return self.model_copy(update={"begun": self.begun + 1, "lost": lost[-MOST_LOST:]})
+
+
+class Ended(Part):
+    """A pod's engine that had ended before a rollout that replaces no pod: that is no fault of the candidate."""
+
+    uid: str
+    restarts: Count
+    last_exit: str | None = None
+    """By the kubelet's clock, as the engine's later exits are."""
+
+
 class Rollout(Part):
     previous: str = ""
     """The annotation before: what a rollback goes back to. Empty: there was none, pods took their SKILL_DEFAULT."""
     previous_digest: str = ""
     candidate: str
     pods_verified: str = ""
+    most_verified: Count = 0
+    """The most pods that were proved at one time: one more than these is progress."""
     started_at: str
     deadline: str
     applied_at: str | None = None
@@ -154,8 +192,12 @@ class Rollout(Part):
     hold: Hold | None = None
     verified_at: str | None = None
     """Since when every pod is proved: the beginning of the soak."""
+    soak: Soak | None = None
+    """None: not all pods have been proved so far."""
     previous_pods: tuple[str, ...] = ()
     """The pods before the rollout: whose metrics the candidate's are compared with."""
+    ended_before: tuple[Ended, ...] = ()
+    """Empty where the rollout makes its pods anew."""
     promoting: bool = False
     """The pod of a promote step was seen to start: the head may have moved, whatever became of its Job."""
     reverting: bool = False

@@ -38,7 +38,7 @@ def learn_hold(facts: Facts) -> Status:
     return facts.known
 
 
-def _with(facts: Facts, rollout: Rollout, hold: Hold, **changes: str) -> Status:
+def _with(facts: Facts, rollout: Rollout, hold: Hold, **changes: object) -> Status:
     return facts.learn(rollout=rollout.model_copy(update={"hold": hold, **changes}))
 
 
@@ -130,7 +130,8 @@ def _watch_first(facts: Facts, rollout: Rollout, since: float) -> Verdict:
 
 def _let_others_follow(facts: Facts, rollout: Rollout, held: Hold, message: str) -> Verdict:
     ended = held.model_copy(update={"ended": facts.time, "message": message})
-    return _rolling(message, known=_with(facts, rollout, ended, deadline=deadline(facts)))
+    # What is live answers nobody yet: pods that do, from now on, are counted from the first.
+    return _rolling(message, known=_with(facts, rollout, ended, deadline=deadline(facts), most_verified=0))
 
 
 def _rolling(message: str, *, known: Status | None = None, actions: tuple[ApplyWeights, ...] = (),

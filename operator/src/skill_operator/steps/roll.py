@@ -10,10 +10,12 @@ from skill_operator.actions import AddFinalizer, ApplyWeights, News
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
-from skill_operator.status import Failure, Published, Rollout, Status
+from skill_operator.status import MOST_PODS, Failure, Published, Rollout
+from skill_operator.steps.pace import is_everywhere, time_is_up, unsteady
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
+    ended_before,
     fault,
     how_far,
     is_all,
@@ -23,55 +25,22 @@ from skill_operator.steps.target import (
     served_digest,
     standing,
     surge_blocked,
-    verified,
     who_rolls,
 )
-from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, deadline, fail, published
+from skill_operator.steps.verdict import (
+    LOOK_AGAIN_SECONDS,
+    ROLLOUT_SECONDS,
+    Facts,
+    State,
+    Verdict,
+    deadline,
+    fail,
+    published,
+)
 from skill_operator.targets.read import kind_of
 
 PATIENCE = 0.25
 """Share of the rollout's time that a quota, an admission webhook or a registry has to come round."""
-
-
-def learn_rollout(facts: Facts) -> Status:
-    """Returns what is known of a rollout: that its annotation has arrived, and how many pods are on the candidate."""
-    rollout, target = facts.known.rollout, facts.seen.target
-    if rollout is None or rollout.rollback or target is None or facts.known.is_final:
-        return facts.known
-    if facts.known.is_true(ConditionType.ROLLED_OUT) or target.weights != rollout.candidate:
-        return facts.known
-    on_candidate = verified(target, rollout.candidate, published(facts).digest)
-    changes = {
-        "applied_at": rollout.applied_at or facts.time,
-        "pods_verified": f"{len(on_candidate)}/{target.replicas}",
-        **_held(facts, rollout, target),
-        "template": target.template,
-        **_soaking(facts, rollout, target, everywhere=is_all(target, on_candidate)),
-    }
-    if rollout.template and target.template != rollout.template:  # somebody's own rollout, in the middle of ours
-        changes |= {"verified_at": None, "deadline": deadline(facts)}
-    return facts.learn(rollout=rollout.model_copy(update=changes))
-
-
-def _held(facts: Facts, rollout: Rollout, target: Target) -> dict[str, str]:
-    """While the target's own controller holds on purpose, time does not run: put off long before it is up."""
-    until, serving = to_unix(rollout.deadline), facts.spec.serving
-    if not target.held or until is None or serving is None:
-        return {}
-    return {"deadline": deadline(facts)} if until - facts.now < serving.progress_deadline_seconds / 2 else {}
-
-
-def _soaking(facts: Facts, rollout: Rollout, target: Target, *, everywhere: bool) -> dict[str, str | None]:
-    """Returns since when all pods serve, and until when they have to.
-
-    One pod that is lost in the soak begins it anew, with its time: what counts is a span in which all served. A fault
-    is no loss: when it happened is held against the soak in which it did.
-    """
-    if everywhere:
-        return {"verified_at": rollout.verified_at or facts.time}
-    if rollout.verified_at is None or fault(target, rollout.candidate, to_unix(rollout.verified_at)):
-        return {}
-    return {"verified_at": None, "deadline": deadline(facts)}
 
 
 def prepare(facts: Facts) -> Verdict | None:
@@ -121,6 +90,8 @@ def _busy(facts: Facts, target: Target) -> Verdict | None:
     healthy = is_all(target, tuple(pod for pod in standing(target) if pod.ready))
     if healthy and other is None:
         return None
+    if target.replicas == 0 and other is None:
+        return _no_pods(f"waits for {target.title}: {target.state}", Reason.TARGET_BUSY)
     why = f"SkillUpdate {other.namespace}/{other.name} is rolling it" if other else target.state
     busy = facts.known.condition(ConditionType.TARGET_BUSY)
     since = to_unix(busy.last_transition_time) if busy else None
@@ -147,7 +118,8 @@ def _write_down(facts: Facts, target: Target) -> Verdict:
     rollout = Rollout(
         previous=previous,
         previous_digest=digest,
-        previous_pods=tuple(pod.name for pod in standing(target) if pod.weights == previous),
+        previous_pods=tuple(pod.name for pod in standing(target) if pod.weights == previous)[:MOST_PODS],
+        ended_before=ended_before(target),
         candidate=candidate,
         pods_verified=f"0/{target.replicas}",
         started_at=facts.time,
@@ -220,14 +192,29 @@ def roll(facts: Facts) -> Verdict | None:
         return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
     if target.weights != rollout.candidate:
         return _elsewhere(facts, rollout, target)
-    found = fault(target, rollout.candidate, to_unix(rollout.verified_at)) or _not_created(facts, rollout, target)
+    found = fault(target, rollout) or _not_created(facts, rollout, target)
     if found:
         return begin_rollback(facts, found.reason, found.message, found.at)
-    until = to_unix(rollout.deadline)
-    if rollout.verified_at or until is None or facts.now <= until:
-        return None
-    message = f"not served by all pods before the deadline: {rollout.pods_verified} verified, {how_far(target)}"
-    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, message)
+    if target.replicas == 0:
+        return _no_pods(f"rolling {target.title}: {target.state}; it goes on then, and its time does not run")
+    return _too_late(facts, rollout, target) if time_is_up(facts, rollout, target) else None
+
+
+def _no_pods(message: str, reason: Reason = Reason.ROLLING_OUT) -> Verdict:
+    """Somebody wants no pods, for a night, say: that is no fault of anybody's, and waited for without end."""
+    return Verdict(
+        phase=Phase.ROLLING_OUT, state=State.HELD, reason=reason, message=message, requeue_after=LOOK_AGAIN_SECONDS
+    )
+
+
+def _too_late(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
+    assert facts.spec.serving is not None
+    far = f"{rollout.pods_verified} verified, {how_far(target)}"
+    broken = unsteady(facts, rollout)
+    if broken:
+        return begin_rollback(facts, Reason.SOAK_UNSTEADY, f"{broken}; {far}")
+    seconds = facts.spec.serving.progress_deadline_seconds
+    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, f"no further pod was verified within {seconds} s: {far}")
 
 
 def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:
@@ -251,6 +238,20 @@ def arrive(facts: Facts) -> Verdict | None:
         marks=surge_blocked(target),
         # The first new pod is to be held before it is ready.
         requeue_after=ROLLOUT_SECONDS if rollout.hold else 1,
+    )
+
+
+def join(facts: Facts) -> Verdict | None:
+    """Pods that came in the soak, an autoscaler's, are waited for: every pod is proved before the head moves."""
+    rollout, target = facts.known.rollout, facts.seen.target
+    if rollout is None or target is None or is_everywhere(facts, rollout, target):
+        return None
+    return Verdict(
+        phase=Phase.SOAKING,
+        reason=Reason.SOAKING,
+        message=f"{rollout.pods_verified} pods verified; waits for those that came in the soak: {how_far(target)}",
+        marks=surge_blocked(target),
+        requeue_after=ROLLOUT_SECONDS,
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skill_operator.actions import ApplyWeights
-from skill_operator.api import FIELD_MANAGER, ConditionType, Phase, Reason
+from skill_operator.api import FIELD_MANAGER, ConditionType, Phase, Reason, to_rfc3339, to_unix
 from skill_operator.manifests.serving import digest_in
 from skill_operator.neighbours import target_key
 from skill_operator.observed import Neighbour, ServingPod, Target
-from skill_operator.status import Rollout
+from skill_operator.status import MOST_PODS, Ended, Rollout
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, Facts, State, Verdict
 
 FATAL_FETCHES = frozenset({
@@ -177,18 +177,19 @@ def served_digest(target: Target) -> str:
     return digests.pop() if len(digests) == 1 else ""
 
 
-def fault(target: Target, weights: str, since: float | None = None) -> Fault | None:
-    """Returns why a version cannot be served, where that is certain: its pods say so, or the target's own controller.
+def fault(target: Target, rollout: Rollout) -> Fault | None:
+    """Returns why the candidate cannot be served, where that is certain: its pods say so, or the target's controller.
 
-    Args:
-        since: an engine that ended after this time (Unix seconds) has crashed, even if only once: while soaking.
+    An engine that ends while all pods soak has crashed, even if only once.
     """
+    since = to_unix(rollout.verified_at)
+    before = {ended.uid: ended for ended in rollout.ended_before}
     for pod in standing(target):
-        if pod.weights == weights:
-            found = _bad_fetch(pod) or _bad_engine(pod, since)
+        if pod.weights == rollout.candidate:
+            found = _bad_fetch(pod) or _bad_engine(pod, before.get(pod.uid), since)
             if found:
                 return found
-    given_up = target.given_up if target.weights == weights else ""
+    given_up = target.given_up if target.weights == rollout.candidate else ""
     return Fault(Reason.ROLLOUT_ABORTED, f"{target.title} {given_up}") if given_up else None
 
 
@@ -201,16 +202,36 @@ def _bad_fetch(pod: ServingPod) -> Fault | None:
     return Fault(fetch.reason, message, pod.fetch_ended)
 
 
-def _bad_engine(pod: ServingPod, since: float | None) -> Fault | None:
+def ended_before(target: Target) -> tuple[Ended, ...]:
+    """Returns what the engines of pods that are to stay have behind them; nothing of pods that are made anew."""
+    if not target.is_live:
+        return ()
+    return tuple(
+        Ended(
+            uid=pod.uid,
+            restarts=pod.engine_restarts,
+            last_exit=to_rfc3339(pod.engine_last_exit) if pod.engine_last_exit is not None else None,
+        )
+        for pod in standing(target)[:MOST_PODS]
+        if pod.engine_restarts or pod.engine_last_exit is not None
+    )
+
+
+def _bad_engine(pod: ServingPod, before: Ended | None, since: float | None) -> Fault | None:
+    """Returns what is wrong with an engine; how it ended before the rollout (None: never) is left out of account."""
+    last_exit = pod.engine_last_exit
+    if before and last_exit == to_unix(before.last_exit):
+        return None
+    restarts = pod.engine_restarts - (before.restarts if before else 0)
     if pod.engine_out_of_memory:
-        return Fault(Reason.ENGINE_CRASH, f"the engine of pod {pod.name} ran out of memory", pod.engine_last_exit)
-    crashed_lately = since is not None and pod.engine_last_exit is not None and pod.engine_last_exit > since
-    if pod.engine_restarts < CRASHES and not crashed_lately:
+        return Fault(Reason.ENGINE_CRASH, f"the engine of pod {pod.name} ran out of memory", last_exit)
+    crashed_lately = since is not None and last_exit is not None and last_exit > since
+    if restarts < CRASHES and not crashed_lately:
         return None
     return Fault(
         Reason.ENGINE_CRASH,
-        f"the engine of pod {pod.name} ended {pod.engine_restarts} times, last: {pod.engine_message or 'no message'}",
-        pod.engine_last_exit,
+        f"the engine of pod {pod.name} ended {restarts} times, last: {pod.engine_message or 'no message'}",
+        last_exit,
     )
 
 
