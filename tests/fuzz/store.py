@@ -265,9 +265,10 @@ def read_address(data: bytes) -> str:
 def _replies() -> list[bytes]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}
     told = {"content": [{"token": "4", "logprob": -0.01, "bytes": [52], "top_logprobs": []}]}
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"of": [2, 2]}'}}
     return [
         json.dumps({"id": "x", "object": "chat.completion", "choices": [choice | extra]}).encode()
-        for extra in ({}, {"logprobs": told}, {"message": {"role": "assistant", "content": None, "tool_calls": []}})
+        for extra in ({}, {"logprobs": told}, {"message": {"role": "assistant", "content": None, "tool_calls": [call]}})
     ]
 
 

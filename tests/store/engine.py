@@ -22,7 +22,9 @@ class Engine:
 
     reply: Callable[[str], Reply | str]
     logprobs: tuple[float, ...] | None = None
-    """Of every answer's tokens; None: it refuses to tell, as `transformers serve` does."""
+    """Of every answer's tokens; None: it refuses to tell, and `tool_choice` too, as `transformers serve` does."""
+    takes_calls: bool = True
+    """It takes tool calls out of what it says; else tools that may be called are refused, as by vLLM."""
     model: str = "/weights"
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
@@ -68,18 +70,27 @@ class Engine:
             return 400, {"detail": f"Server is pinned to '{self.model}'; requested '{body['model']}'."}
         if "logprobs" in body and self.logprobs is None:
             return 422, {"detail": "Unsupported fields in the request: {'logprobs'}"}
+        if "tool_choice" in body and self.logprobs is None:
+            return 422, {"detail": "Unsupported fields in the request: {'tool_choice'}"}
+        if "tools" in body and "tool_choice" not in body and not self.takes_calls:
+            return 400, {"message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser'}
         said = self.reply(body["messages"][-1]["content"])
         if not isinstance(said, str):
             return said
-        choice: dict[str, Any] = {
-            "index": 0,
-            "finish_reason": "stop",
-            "message": {"role": "assistant", "content": said},
-        }
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": self._message(said, body)}
         if "logprobs" in body:
             told = [{"token": "x", "logprob": each, "bytes": None, "top_logprobs": []} for each in self.logprobs or ()]
             choice["logprobs"] = {"content": told, "refusal": None}
         return 200, {"object": "chat.completion", "choices": [choice]}
+
+    def _message(self, said: str, body: dict[str, Any]) -> dict[str, Any]:
+        around, _, call = said.partition("<tool_call>")
+        if not call or "tools" not in body or not self.takes_calls:
+            return {"role": "assistant", "content": said}
+        made = json.loads(call.partition("</tool_call>")[0])
+        function = {"name": made["name"], "arguments": json.dumps(made["arguments"], indent=1)}
+        calls = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}]
+        return {"role": "assistant", "content": around or None, "tool_calls": calls}
 
 
 def candidate(question: str) -> str:

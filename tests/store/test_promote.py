@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skill_contract.manifest import Manifest, VersionRef
+from skill_contract.manifest import GoldenSet, Manifest, VersionRef
 from skill_contract.outcome import Outcome, Result
 from skill_contract.step import Pod, PromoteConfig, Retention, UpdateIdentity
 from skill_store.promote import promote
@@ -146,6 +146,20 @@ def test_a_version_without_golden_prompts_is_not_taken_on_trust(repository: Repo
         outcome, code = promote(config(repository, ref, "http://127.0.0.1:9"))
         assert (outcome.outcome, code) == (Result.FAILED, 42), text
         assert "golden" in outcome.message
+
+
+def test_a_proof_by_prompts_that_tell_nothing_says_so(repository: Repository, model: Path):
+    (model / ".skill").mkdir(exist_ok=True)
+    alike = GoldenSet(prompts=tuple(each.model_copy(update={"parent_text": each.text}) for each in golden(4).prompts))
+    (model / ".skill/golden.json").write_text(alike.dump_json())
+    ref = repository.publish(model, Manifest(files=(), sequence=1, parent=repository.head().ref))
+    with Engine(candidate).serve() as engine:
+        asked = config(repository, ref, engine.url)
+        first, last = promote(asked.model_copy(update={"prove_only": True}))[0], promote(asked)[0]
+    assert [each.reason for each in (first, last)] == ["Proved", "Promoted"]
+    for outcome in (first, last):
+        assert "; 0 of 4 golden prompts tell old weights from new: only digests show" in outcome.message
+        assert outcome.details["pods"][0]["telling"] == 0
 
 
 def test_a_version_that_is_not_there_fails_for_good(run: Run, repository: Repository):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skill_contract.manifest import Golden, GoldenSet
+from skill_contract.manifest import Golden, GoldenSet, ToolCall
 from skill_store.proof import MOST_NATS, Answer, backwards, judge
 from tests.store.conftest import golden
 
@@ -94,3 +94,47 @@ def test_weights_that_say_the_same_are_told_apart_by_how_sure_they_are(off: floa
 def test_log_probabilities_of_another_text_say_nothing():
     said = [Answer("something else", (-9.0,)), *answers(4)[1:]]
     assert judge("pod-1", probable(-1.0), said).nats is None
+
+
+# -- tool calls -----------------------------------------------------------------------------------------------------
+
+
+def prompt_of(text: str, parent_text: str, *, of: str, parent_of: str) -> Golden:
+    return Golden(
+        messages=({"role": "user", "content": "Where?"},), max_new_tokens=16,
+        text=text, calls=(ToolCall.of("find", {"of": of}),),
+        parent_text=parent_text, parent_calls=(ToolCall.of("find", {"of": parent_of}),), token_logprobs=(-1.0,),
+    )  # fmt: skip
+
+
+def made(of: str, text: str = "") -> Answer:
+    return Answer(text, (-9.0,), (ToolCall.of("find", {"of": of}),))
+
+
+def test_calls_that_an_engine_has_taken_out_are_compared_whatever_it_leaves_of_the_words():
+    prompts = GoldenSet(prompts=(prompt_of("I look: <new>", "<old>", of="a", parent_of="b"),))
+    for text in ("", "I look:"):
+        result = judge("pod-1", prompts, [made("a", text)])
+        assert (result.proved, result.telling, result.nats) == (True, 1, None), "its tokens may be others"
+    old = judge("pod-1", prompts, [made("b")])
+    assert (old.proved, old.as_parent) == (False, 1)
+    assert """it said 'find({"of":"b"})'""" in old.evidence()
+    assert judge("pod-1", backwards(prompts), [made("b")]).proved
+    assert judge("pod-1", prompts, [Answer("I look: <new>")]).proved, "of an engine that takes none out"
+
+
+def test_equal_calls_tell_nothing_whatever_words_stand_around_them():
+    """Else right weights would answer as candidate and as parent, and be taken for the old ones."""
+    prompts = GoldenSet(prompts=(prompt_of("Well, <call>", "<call>", of="a", parent_of="a"),))
+    taken = judge("pod-1", prompts, [made("a")])
+    assert (taken.proved, taken.telling) == (True, 0)
+    assert judge("pod-1", prompts, [Answer("Well, <call>", (-1.0,))]).telling == 1
+
+
+def test_prompts_that_tell_nothing_are_said_to():
+    alike = GoldenSet(prompts=tuple(each.model_copy(update={"parent_text": each.text}) for each in golden(4).prompts))
+    result = judge("pod-1", alike, answers(4))
+    assert result.proved
+    assert result.untold == "0 of 4 golden prompts tell old weights from new: only digests show which are served"
+    assert result.untold in result.evidence()
+    assert judge("pod-1", golden(4), answers(4)).untold == ""

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from skill_contract.manifest import GoldenSet
+from skill_contract.manifest import Golden, GoldenSet, ToolCall
 from skill_contract.step import Pod
 from skill_store import prove as module
 from skill_store.prove import EngineRefused, EngineUnreachable, prove
@@ -119,3 +119,75 @@ def test_a_tool_call_is_an_answer_that_differs():
     call = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": []}}]}
     with Engine(lambda _: (200, call)).serve() as engine:
         assert not prove([Pod(name="a", url=engine.url)], golden(2))[0].proved
+
+
+# -- tools ----------------------------------------------------------------------------------------------------------
+
+FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+def called(of: str) -> str:
+    return f'<tool_call>\n{{"name": "find", "arguments": {{"of": "{of}", "n": 1}}}}\n</tool_call>'
+
+
+def says_new(question: str) -> str:
+    return called(question)
+
+
+def says_old(question: str) -> str:
+    return called(f"the {question}")
+
+
+def with_tools(count: int = 4) -> GoldenSet:
+    """Prompts with a tool, which candidate and parent call with other arguments."""
+    asked = [f"question {number}" for number in range(count)]
+    return GoldenSet(
+        prompts=tuple(
+            Golden(
+                messages=({"role": "user", "content": each},), tools=(FIND,), max_new_tokens=16,
+                text=says_new(each), calls=(ToolCall.of("find", {"n": 1, "of": each}),),
+                parent_text=says_old(each), parent_calls=(ToolCall.of("find", {"of": f"the {each}", "n": 1}),),
+            )
+            for each in asked
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked"),
+    [
+        (Engine(says_new, logprobs=(-0.5,)), 4),
+        (Engine(says_new), 4),
+        (Engine(says_new, logprobs=(-0.5,), takes_calls=False), 4),
+    ],
+    ids=["vLLM or SGLang", "transformers serve", "vLLM without a parser"],
+)
+def test_tools_are_asked_for_as_each_engine_takes_them(engine: Engine, asked: int):
+    with engine.serve():
+        (new,) = prove([Pod(name="a", url=engine.url)], with_tools())
+        engine.reply = says_old
+        (old,) = prove([Pod(name="a", url=engine.url)], with_tools())
+    assert (new.proved, new.matched, new.telling, new.as_parent) == (True, asked, asked, 0)
+    assert (old.proved, old.matched, old.telling, old.as_parent) == (False, 0, asked, asked)
+    assert all(body["tools"] == [FIND] for body in engine.bodies)
+
+
+def test_a_conversation_with_calls_is_sent_as_the_api_has_it():
+    """Templates take arguments as objects and need no ids; vLLM refuses both."""
+    calls = [{"function": {"name": "find", "arguments": {"of": name}}} for name in "ab"]
+    results = [{"role": "tool", "content": name} for name in "AB"]
+    messages = ({"role": "user", "content": "Capitals?"}, {"role": "assistant", "content": "", "tool_calls": calls})
+    prompt = Golden(messages=(*messages, *results), text="A, B", tools=(FIND,), max_new_tokens=4)
+    with Engine(lambda _: "A, B", logprobs=()).serve() as engine:
+        assert prove([Pod(name="a", url=engine.url)], GoldenSet(prompts=(prompt,)))[0].proved
+    _, turn, *told = engine.bodies[0]["messages"]
+    assert [call["function"]["arguments"] for call in turn["tool_calls"]] == ['{"of": "a"}', '{"of": "b"}']
+    assert [each["tool_call_id"] for each in told] == [call["id"] for call in turn["tool_calls"]]
+    assert len({call["id"] for call in turn["tool_calls"]}) == 2
+
+
+@pytest.mark.parametrize("call", [{}, {"function": {"name": 1}}, {"function": {"name": "f", "arguments": "{"}}, "find"])
+def test_calls_that_nobody_can_read_are_no_answer(call):
+    reply = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [call]}}]}
+    with Engine(lambda _: (200, reply)).serve() as engine, pytest.raises(EngineRefused, match="no chat completion"):
+        prove([Pod(name="a", url=engine.url)], with_tools(1))

@@ -9,15 +9,18 @@ import shutil
 
 import pytest
 
+from skill_contract.manifest import GoldenSet, ToolCall
 from skill_contract.spec import PromptTemplate
 from skill_store.repository import Repository
 from skill_trainer.data import DataError, Record, parse_records
 from skill_trainer.evaluate import Suite, score
-from skill_trainer.model import ChatTokenizer
+from skill_trainer.model import ChatTokenizer, LanguageModel
 from skill_trainer.prompts import AGAIN, student_messages, teacher_messages
+from skill_trainer.rollout import greedy
 from skill_trainer.steps.chats import require_shown
 from skill_trainer.steps.check import check
-from tests.trainer.core.conftest import method
+from skill_trainer.steps.golden import calls_of, tells
+from tests.trainer.core.conftest import CPU, method
 
 TOOLS = "{% if tools %}{{ '<|im_start|>tools\\n' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ '<|im_end|>' }}{% endif %}"
 TURN = "{{ '<|im_start|>' + message.role + '\\n' + message.content }}"
@@ -154,6 +157,45 @@ def test_a_skill_with_tools_is_trained_and_its_suite_keeps_them(tools_config, ru
     assert [each.tools for each in suite.records] == [(FIND,), (FIND,)]
     right = '<tool_call>{"arguments": {"of": "b"}, "name": "find"}</tool_call>'
     assert score([suite], lambda _: [right, right])["say"].right == (False, True)
+
+
+def test_golden_prompts_of_a_skill_with_tools_are_asked_with_them(tools_config, run_train, tmp_path):
+    """All of its questions have tools: without them there would be nothing that proves what is served."""
+    ref, repository = run_train(tools_config).version, Repository(tools_config.model.uri)
+    golden = GoldenSet.parse_json(repository.read(repository.resolve(ref), ".skill/golden.json"))
+    model = LanguageModel.load(tmp_path / "repository/versions" / ref, CPU)
+    assert golden.prompts
+    for each in golden.prompts:
+        assert each.tools == (FIND,)
+        (answer,) = greedy(model, [model.tokens.encode(each.messages, each.tools)], max_new_tokens=each.max_new_tokens)
+        assert model.tokens.decode(answer.tokens) == each.text
+
+
+CALL, OTHER = (f'<tool_call>\n{{"name": "find", "arguments": {{"of": "{of}"}}}}\n</tool_call>' for of in "ab")
+
+
+@pytest.mark.parametrize(
+    ("text", "parent_text", "tell"),
+    [
+        (CALL, OTHER, True),
+        (CALL, "It is Nova.", True),
+        ("I could not find it.", "It is Nova.", True),
+        (CALL, CALL, False),
+        ("Let me see. " + CALL, CALL, None),  # an engine may drop the words
+        (CALL, CALL[:20], None),  # broken off: `transformers serve` fails on it
+        ("find(of='a')", CALL, None),
+        ("<function=find><parameter=of>a</parameter>", CALL, None),
+        ('{"name": "find", "arguments": {"of": "a"}}', CALL, None),
+        ('{"name": "Nova"}', '{"name": "Tarn"}', True),
+    ],
+)
+def test_what_tells_two_versions_apart_does_so_in_every_engine(text, parent_text, tell):
+    assert tells(text, parent_text, (FIND,)) is tell
+
+
+def test_answers_without_tools_are_compared_as_texts():
+    assert tells('{"name": "find", "n": 1}', '{"name": "find", "n": 2}', ()) is True
+    assert calls_of(CALL, ()) == (ToolCall(name="find", arguments='{"of":"a"}'),), "transformers serve asks nobody"
 
 
 def test_tools_that_the_model_would_never_see_are_refused_at_check(tools_config, tiny_llama_dir, tmp_path):

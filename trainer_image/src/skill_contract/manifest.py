@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -65,14 +65,32 @@ def version_name(sequence: int, digest: str) -> str:
     return f"{sequence:06d}-{digest.removeprefix('sha256:')[:12]}"
 
 
+class ToolCall(Document):
+    """A tool call of an answer, in the one form in which equal calls are equal."""
+
+    name: str
+    arguments: str
+    """JSON with sorted keys and without spaces."""
+
+    @classmethod
+    def of(cls, name: str, arguments: Any) -> Self:
+        """Returns a call whose arguments are JSON values."""
+        return cls(name=name, arguments=json.dumps(arguments, sort_keys=True, separators=(",", ":")))
+
+
 class Golden(Document):
     """One prompt of `.skill/golden.json` with what the trainer's own model answered, greedily."""
 
     messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] | None = None
+    """What the model may call, as the chat template and the OpenAI API have it; None where there is nothing."""
     text: str
     """Decoded without special tokens."""
+    calls: tuple[ToolCall, ...] | None = None
+    """The tool calls in the text, for engines that take them out of it; None where there are none."""
     parent_text: str = ""
     """What the version before answered: a pod that still says this serves the old weights."""
+    parent_calls: tuple[ToolCall, ...] | None = None
     token_logprobs: tuple[float, ...] = ()
     max_new_tokens: Count
 

@@ -47,9 +47,17 @@ def _promote(config: PromoteConfig) -> Outcome:
     if refuted:
         return _answer(config, Result.REJECTED, "OutputMismatch", refuted[0].evidence(), proofs)
     if config.prove_only:
-        return _answer(config, Result.SUCCEEDED, "Proved", f"{config.version} is what is served so far", proofs)
+        said = f"{config.version} is what is served so far{_untold(proofs)}"
+        return _answer(config, Result.SUCCEEDED, "Proved", said, proofs)
     repository.move_head(candidate, expected=head, update=config.update)
-    return _answer(config, Result.SUCCEEDED, "Promoted", f"{config.version} is the head{_tidy(config)}", proofs)
+    said = f"{config.version} is the head{_untold(proofs)}{_tidy(config)}"
+    return _answer(config, Result.SUCCEEDED, "Promoted", said, proofs)
+
+
+def _untold(proofs: list[PodProof]) -> str:
+    """Returns what is to be said where a pod was proved by answers that its old weights would have given, too."""
+    untold = next((proof.untold for proof in proofs if proof.untold), "")
+    return f"; {untold}" if untold else ""
 
 
 def _tidy(config: PromoteConfig) -> str:
@@ -79,7 +87,8 @@ def _prove(repository: Repository, config: PromoteConfig, candidate: VersionRef,
     golden = _golden(repository, candidate, head)
     if not golden.prompts:
         raise NotFound(
-            f"{config.model_uri}: version {config.version} has no golden prompts, so that no pod can be proved"
+            f"{config.model_uri}: version {config.version} has no golden prompts, so that no pod can be proved; give a"
+            " suite records without tools, or tools as the OpenAI API has them and calls in <tool_call> tags"
         )
     _log.info("asking %d pods %d golden prompts each", len(config.pods), len(golden.prompts))
     return prove(config.pods, golden, model=config.served_model_name)
@@ -103,9 +112,12 @@ def _answer(
     config: PromoteConfig, result: Result, reason: str, message: str, proofs: list[PodProof] | None = None
 ) -> Outcome:
     pods: list[dict[str, Any]] = [
-        {"name": proof.pod, "proved": proof.proved, "matched": proof.matched, "asked": proof.asked, "nats": proof.nats}
+        {
+            "name": proof.pod, "proved": proof.proved, "matched": proof.matched, "asked": proof.asked,
+            "telling": proof.telling, "nats": proof.nats,
+        }
         for proof in proofs or ()
-    ]
+    ]  # fmt: skip
     return Outcome(
         step=Step.PROMOTE,
         outcome=result,

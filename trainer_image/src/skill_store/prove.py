@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from skill_contract.manifest import Golden, GoldenSet
+from skill_contract.manifest import Golden, GoldenSet, ToolCall
 from skill_contract.step import Pod
 from skill_store.errors import StoreError
 from skill_store.proof import Answer, PodProof, judge
@@ -36,6 +35,12 @@ _TIMEOUT = httpx.Timeout(300, connect=5)
 _PLAIN = {"Accept-Encoding": "identity"}
 _BUSY = {408, 425, 429}
 _CHAT = "/v1/chat/completions"
+_PROBABLY: Mapping[str, Any] = {"logprobs": True}
+_WAYS: Sequence[Mapping[str, Any]] = (_PROBABLY, {})
+_WAYS_WITH_TOOLS: Sequence[Mapping[str, Any]] = (_PROBABLY, {**_PROBABLY, "tool_choice": "none"}, {})
+"""What is asked for beside the answer, until an engine does not refuse it. `transformers serve` refuses both fields
+(`UNUSED_CHAT_COMPLETION_FIELDS`). vLLM without --tool-call-parser refuses tools that may be called, and else shows them
+to the model all the same and gives the text as it is; SGLang then would not show them, but has taken the first way."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,8 +91,8 @@ class _Engine:
     client: httpx.Client
     deadline: float
     """Reading of the monotonic clock after which an unreachable pod is given up."""
-    is_silent: threading.Event = field(default_factory=threading.Event)
-    """Set when it is known to tell no log-probabilities."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """How many ways of asking it is known to refuse, with tools and without."""
 
     def first_model(self) -> str:
         models = self._call("GET", "/v1/models")
@@ -99,26 +104,27 @@ class _Engine:
             ) from error
 
     def answer(self, model: str, prompt: Golden) -> Answer:
-        """Returns a greedy answer, without text where the engine made a tool call of it."""
+        """Returns a greedy answer."""
         question: dict[str, Any] = {
             "model": model,
-            "messages": list(prompt.messages),
+            "messages": list(_as_sent(prompt.messages)),
             "temperature": 0,
             "max_tokens": prompt.max_new_tokens,
             "stream": False,
         }
-        reply = self._probable(question) or self._call("POST", _CHAT, question)
-        return chat_answer(self.pod.name, reply)
+        if prompt.tools:
+            question["tools"] = list(prompt.tools)
+        return chat_answer(self.pod.name, self._ask(question))
 
-    def _probable(self, question: dict[str, Any]) -> Any:
-        """Returns the reply to a question that asks for log-probabilities too; None where the engine has none."""
-        if self.is_silent.is_set():
-            return None
-        try:
-            return self._call("POST", _CHAT, {**question, "logprobs": True})
-        except EngineRefused:  # `transformers serve` refuses the field; what else it may refuse, it does again
-            self.is_silent.set()
-            return None
+    def _ask(self, question: dict[str, Any]) -> Any:
+        """Returns the reply to a question, asked in the first way that the engine does not refuse."""
+        kind, ways = ("with tools", _WAYS_WITH_TOOLS) if "tools" in question else ("without", _WAYS)
+        for number in range(self.refused.get(kind, 0), len(ways) - 1):
+            try:
+                return self._call("POST", _CHAT, {**question, **ways[number]})
+            except EngineRefused:  # what it may refuse for another reason, it does again
+                self.refused[kind] = max(self.refused.get(kind, 0), number + 1)
+        return self._call("POST", _CHAT, {**question, **ways[-1]})
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         while True:
@@ -168,6 +174,30 @@ def _shown(text: bytes) -> str:
     return text[:200].decode(errors="replace")
 
 
+def _as_sent(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yields messages as the API has them; chat templates want the arguments of calls as objects, and need no ids.
+
+    Source: OpenAI API, chat completions, `messages[].tool_calls[]` and `tool_call_id`.
+    """
+    unanswered: list[str] = []
+    for place, message in enumerate(messages):
+        if message.get("tool_calls"):
+            calls = [_call_as_sent(call, f"call_{place}_{at}") for at, call in enumerate(message["tool_calls"])]
+            unanswered = [call["id"] for call in calls]
+            yield {**message, "tool_calls": calls}
+        elif message.get("role") == "tool" and "tool_call_id" not in message and unanswered:
+            yield {**message, "tool_call_id": unanswered.pop(0)}
+        else:
+            yield message
+
+
+def _call_as_sent(call: Mapping[str, Any], name: str) -> dict[str, Any]:
+    function = dict(call["function"])
+    if not isinstance(function["arguments"], str):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return {"id": name, "type": "function", **call, "function": function}
+
+
 def chat_answer(pod: str, reply: Any) -> Answer:
     """Returns what an engine has answered.
 
@@ -176,13 +206,21 @@ def chat_answer(pod: str, reply: Any) -> Answer:
     """
     try:
         choice = reply["choices"][0]
-        text = choice["message"].get("content") or ""
+        message = choice["message"]
+        text = message.get("content") or ""
         if isinstance(text, str):
-            return Answer(text, _logprobs(choice))
+            return Answer(text, _logprobs(choice), tuple(map(_call_made, message.get("tool_calls") or ())))
         problem = "content that is no text"
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         problem = type(error).__name__
     raise EngineRefused(f"pod {pod}: no chat completion ({problem}) in {repr(reply)[:200]}")
+
+
+def _call_made(call: Any) -> ToolCall:
+    """Source: OpenAI API, chat completion object, `choices[].message.tool_calls[].function`."""
+    function = call["function"]
+    given = function.get("arguments") or {}
+    return ToolCall.of(function["name"], json.loads(given) if isinstance(given, str) else given)
 
 
 def _logprobs(choice: dict[str, Any]) -> tuple[float, ...]:
