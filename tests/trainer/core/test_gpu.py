@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from skill_contract.spec import Divergence
 from skill_trainer import device as devices
@@ -159,6 +161,17 @@ def test_an_operation_without_an_order_is_computed_all_the_same(on_gpu, caplog):
     settings = method(steps=1)
     report, _ = one_step(on_gpu, settings, {f"r{number}": tuple(range(40, 50)) for number in range(5)})
     assert report.loss > 0
+
+
+def test_publishing_needs_no_second_model(on_gpu, tiny_llama_dir, tmp_path):
+    torch.cuda.reset_peak_memory_stats(GPU)
+    before = torch.cuda.memory_allocated(GPU)
+    parent = shutil.copytree(tiny_llama_dir, tmp_path / "parent")
+    weights = {name: value.bfloat16() for name, value in load_file(parent / "model.safetensors").items()}
+    save_file(weights, parent / "model.safetensors", metadata={"format": "pt"})
+    on_gpu.save(tmp_path / "new", parent)
+    most = max(weight.numel() for weight in on_gpu.parameters())
+    assert torch.cuda.max_memory_allocated(GPU) - before <= 2 * most + 512  # a weight on its way, as the GPU rounds up
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicLayer
 
-from skill_contract.adapters import OLDER, OWN
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
 from skill_trainer.chat_template import faults_of_the_template
@@ -31,15 +29,12 @@ from skill_trainer.device import keep_order_if_possible, precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
 from skill_trainer.packing import NO_MASK, PACKED, Packing, common_prefix, take_rows
+from skill_trainer.saving import save
 from skill_trainer.stored_weights import stored_dtype
 
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
-LEFT_BEHIND = (".skill", OWN, OLDER)
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 MIN_SAVED = 64
 """Tokens from which a shared beginning is worth another pass over the weights."""
-SHARD_SIZE = "2GB"
-"""Small enough that a version is moved by several connections at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,21 +299,8 @@ class LanguageModel:
         return dtype
 
     def save(self, folder: Path, parent: Path) -> None:
-        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it.
-
-        The parent's `.skill` and its `adapter`, which belongs to the parent's own parent, are left behind.
-        """
-        dtype = stored_dtype(parent)
-        network = copy.deepcopy(self.network).to(dtype) if dtype != torch.float32 else self.network
-        network.save_pretrained(folder, max_shard_size=SHARD_SIZE)
-        for path in folder.iterdir():
-            if not _holds_weights(path):  # configurations of the library's own making
-                path.unlink()
-        for path in sorted(parent.rglob("*")):
-            name = path.relative_to(parent)
-            if path.is_file() and name.parts[0] not in LEFT_BEHIND and not _holds_weights(path):
-                (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, folder / name)
+        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it."""
+        save(self.network, folder, parent)
 
     def _greeting(self) -> Tensor:
         return torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
@@ -357,10 +339,6 @@ def _pack_if_possible(network: Any) -> None:
 
 def _attention(network: Any) -> str:
     return network.config._attn_implementation  # noqa: SLF001 - the library sets it by a method, and has none to ask
-
-
-def _holds_weights(path: Path) -> bool:
-    return any(path.match(pattern) for pattern in WEIGHT_FILES)
 
 
 def _require_whole(folder: Path, kind: str, loaded: Mapping[str, Collection[Any]]) -> None:
