@@ -25,10 +25,11 @@ from transformers.cache_utils import DynamicLayer
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
 from skill_trainer.chat_template import faults_of_the_template
+from skill_trainer.decoding_weights import logits
 from skill_trainer.device import keep_order_if_possible, precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
-from skill_trainer.packing import NO_MASK, PACKED, Packing, common_prefix, take_rows
+from skill_trainer.packing import NO_MASK, PACKED, FixedCache, GrowingCache, Packing, common_prefix, take_rows
 from skill_trainer.saving import save
 from skill_trainer.stored_weights import stored_dtype
 
@@ -252,7 +253,7 @@ class LanguageModel:
         Empty where sharing saves too little to be worth a forward pass of its own, or the model keeps other state than
         keys and values.
         """
-        cache = transformers.DynamicCache(config=self.network.config)
+        cache = GrowingCache(config=self.network.config)
         shared = min(longest, common_prefix(sequences))
         if not self.plain_attention or shared * (len(sequences) - 1) < MIN_SAVED:
             return cache, 0
@@ -264,13 +265,13 @@ class LanguageModel:
 
     def fixed_cache(self, cache: Any, length: int) -> Any:
         """Returns a copy of a `primed_cache` with room for `length` tokens, whose tensors stay where they are."""
-        fixed = transformers.StaticCache(self.network.config, max_cache_len=length)
+        fixed = FixedCache(self.network.config, max_cache_len=length)
         for number, layer in enumerate(cache.layers):
             fixed.update(layer.keys, layer.values, number)
         return fixed
 
     def next_logits(self, tokens_BT: Tensor, mask: Tensor, positions_BT: Tensor, cache: Any) -> Tensor:
-        """Returns the logits [B, V] of the token after `tokens_BT`, and adds these to the cache.
+        """Returns the logits [B, V] of the token after `tokens_BT` in fp32, and adds these tokens to the cache.
 
         Args:
             tokens_BT: new tokens, padded on the left.
@@ -283,7 +284,7 @@ class LanguageModel:
             hidden_BTD = self.network.base_model(
                 input_ids=tokens_BT, attention_mask=mask, position_ids=positions_BT, cache=cache, use_cache=True
             ).last_hidden_state
-            return self.network.get_output_embeddings()(hidden_BTD[:, -1]).float()
+            return logits(self.network.get_output_embeddings(), hidden_BTD[:, -1])
 
     def round_to_stored(self, folder: Path) -> torch.dtype:
         """Merges the adapter, then rounds all weights to the type that `folder`, the parent, is stored in; returns it.
