@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from skill_contract.spec import Divergence
 from skill_trainer import device as devices
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.decoding import Growing, Recorded
+from skill_trainer.decoding_weights import decoding_weights
 from skill_trainer.device import keep_order_if_possible, prepare
 from skill_trainer.divergence import MEASURES, Head, chunked_loss, cross_entropy, teacher_target
 from skill_trainer.loop import make_optimizer, train
@@ -125,6 +128,27 @@ def test_a_recorded_step_gives_the_same_answers(on_gpu, monkeypatch):
         assert one.logprobs[0] == pytest.approx(other.logprobs[0], abs=0.05)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("copied", [True, False])
+def test_answers_are_chosen_by_the_logits_of_the_loss(on_gpu, copied):
+    """From the bf16 copy of the output layer, and without one."""
+    prompts, seen = [example.student for example in examples(on_gpu, method())], []
+    on_gpu.network.base_model.register_forward_hook(lambda _, __, out: seen.append(out.last_hidden_state[:, -1]))
+    head = on_gpu.network.get_output_embeddings()
+    with decoding_weights(on_gpu.network, head) if copied else contextlib.nullcontext():
+        logits = Growing(on_gpu, prompts).logits_AV
+    with devices.precision(GPU):
+        expected = on_gpu.head.log_probs(seen[-1], 1.0)
+    torch.testing.assert_close(torch.log_softmax(logits, -1), expected, rtol=0, atol=1e-5)
+    assert not torch.equal(logits, logits.bfloat16().float()), "the test must tell the two apart"
+
+
+@torch.no_grad()
+def test_keys_are_kept_as_narrow_as_values(on_gpu):
+    cache = Growing(on_gpu, [example.student for example in examples(on_gpu, method())]).cache
+    assert {(layer.keys.dtype, layer.values.dtype) for layer in cache.layers} == {(torch.bfloat16, torch.bfloat16)}
+
+
 def test_a_model_whose_step_cannot_be_recorded_answers_all_the_same(on_gpu, caplog):
     prompts = [example.student for example in examples(on_gpu, method())]
     expected = greedy(on_gpu, prompts, max_new_tokens=12)
@@ -159,6 +183,17 @@ def test_an_operation_without_an_order_is_computed_all_the_same(on_gpu, caplog):
     settings = method(steps=1)
     report, _ = one_step(on_gpu, settings, {f"r{number}": tuple(range(40, 50)) for number in range(5)})
     assert report.loss > 0
+
+
+def test_publishing_needs_no_second_model(on_gpu, tiny_llama_dir, tmp_path):
+    torch.cuda.reset_peak_memory_stats(GPU)
+    before = torch.cuda.memory_allocated(GPU)
+    parent = shutil.copytree(tiny_llama_dir, tmp_path / "parent")
+    weights = {name: value.bfloat16() for name, value in load_file(parent / "model.safetensors").items()}
+    save_file(weights, parent / "model.safetensors", metadata={"format": "pt"})
+    on_gpu.save(tmp_path / "new", parent)
+    most = max(weight.numel() for weight in on_gpu.parameters())
+    assert torch.cuda.max_memory_allocated(GPU) - before <= 2 * most + 512  # a weight on its way, as the GPU rounds up
 
 
 @pytest.mark.parametrize("name", METHODS)

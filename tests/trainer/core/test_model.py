@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -157,6 +158,24 @@ def test_weights_keep_the_parents_type_and_are_scored_as_published(folder, tmp_p
     assert stored_dtype(tmp_path / "new") == torch.bfloat16
     published = LanguageModel.load(tmp_path / "new", CPU)
     assert all(map(torch.equal, published.parameters(), model.parameters()))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_written_tensor_by_tensor_is_what_the_library_writes_of_a_whole_copy(folder, tmp_path, dtype, tied):
+    """The same bytes, what is tied once."""
+    weights = {name: value.to(dtype) for name, value in load_file(folder / "model.safetensors").items()}
+    if not tied:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
+        edit(folder / "config.json", tie_word_embeddings=False)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model = LanguageModel.load(folder, CPU)
+    copy.deepcopy(model.network).to(dtype).save_pretrained(tmp_path / "copy")
+    model.save(tmp_path / "new", folder)
+    written, expected = (tmp_path / name / "model.safetensors" for name in ("new", "copy"))
+    assert written.read_bytes() == expected.read_bytes()
+    assert load_file(written).keys() == weights.keys()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_pickled_weights_are_refused(folder):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import transformers
 
 from skill_trainer.decoding import Growing, Recorded
 from skill_trainer.rollout import greedy, sample
@@ -76,6 +77,53 @@ def test_a_cache_of_fixed_size_gives_the_same_answers(tiny, prompts, monkeypatch
     assert len({len(answer.tokens) for answer in fixed}) > 1, "the test must meet a prompt that ends early"
     for one, other in zip(fixed, growing, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.fixture
+def in_bf16(monkeypatch):
+    """Forward passes as on a GPU, and its wide product, which a CPU has not: of bf16 numbers, added up in fp32."""
+
+    def wide(left, right):
+        with torch.autocast("cpu", enabled=False):
+            return left.float() @ right.float()
+
+    monkeypatch.setattr("skill_trainer.model.precision", lambda _: torch.autocast("cpu", dtype=torch.bfloat16))
+    monkeypatch.setattr("skill_trainer.divergence._wide_product", wide)
+
+
+@torch.no_grad()
+def test_answers_are_chosen_by_the_logits_of_the_loss(tiny, prompts, in_bf16):
+    """Rounded to bf16 they would be another distribution than the one that is trained: two digits of four are lost."""
+    seen = []
+    tiny.network.base_model.register_forward_hook(lambda _, __, out: seen.append(out.last_hidden_state[:, -1]))
+    going = Growing(tiny, prompts)
+    going.append(torch.full((len(prompts),), 40))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = tiny.head.log_probs(seen[-1], 1.0)
+    assert going.logits_AV.dtype == torch.float32
+    torch.testing.assert_close(torch.log_softmax(going.logits_AV, -1), expected, rtol=0, atol=1e-6)
+    assert not torch.equal(going.logits_AV, going.logits_AV.bfloat16().float()), "the test must tell the two apart"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Growing, lambda *of: Recorded(Growing(*of), 3)])
+def test_keys_are_kept_as_narrow_as_values_and_nothing_changes(tiny, prompts, in_bf16, monkeypatch, kind):
+    """Under autocast rotated keys are fp32, and attention makes them bf16 anyway."""
+
+    def third_logits():
+        going = kind(tiny, prompts)
+        for token in (40, 41):
+            going.append(torch.full((len(prompts),), token))
+        cache = going.cache if isinstance(going, Growing) else going._cache
+        return going.logits_AV, {(layer.keys.dtype, layer.values.dtype) for layer in cache.layers}
+
+    logits, types = third_logits()
+    assert types == {(torch.bfloat16, torch.bfloat16)}
+    monkeypatch.setattr("skill_trainer.model.GrowingCache", transformers.DynamicCache)
+    monkeypatch.setattr("skill_trainer.model.FixedCache", transformers.StaticCache)
+    as_they_come, types = third_logits()
+    assert types == {(torch.float32, torch.bfloat16)}
+    assert torch.equal(logits, as_they_come)
 
 
 def test_samples_are_reproducible_and_differ_by_seed(tiny, prompts):

@@ -88,13 +88,17 @@ class Head:
         """Returns the head in the type of its product with these rows: converted once, not once for each chunk."""
         return Head(self.weight_VD.to(_product_dtype(hidden_RD)), self.bias_V)
 
-    def log_probs(self, hidden_RD: Tensor, temperature: float) -> Tensor:
-        """Returns log softmax(logits / temperature) [R, V] in fp32 (fp64 for a fp64 head)."""
+    def logits(self, hidden_RD: Tensor) -> Tensor:
+        """Returns the logits [R, V] in fp32 (fp64 for a fp64 head)."""
         dtype = _product_dtype(hidden_RD)
         logits_RV = _wide_product(hidden_RD.to(dtype), self.weight_VD.to(dtype).T)
         if self.bias_V is not None:
             logits_RV = logits_RV + self.bias_V
-        logits_RV = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
+        return logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
+
+    def log_probs(self, hidden_RD: Tensor, temperature: float) -> Tensor:
+        """Returns log softmax(logits / temperature) [R, V], as wide as the logits."""
+        logits_RV = self.logits(hidden_RD)
         return torch.log_softmax(logits_RV if temperature == 1 else logits_RV / temperature, dim=-1)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +22,20 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicLayer
 
-from skill_contract.adapters import OLDER, OWN
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
 from skill_trainer.chat_template import faults_of_the_template
+from skill_trainer.decoding_weights import logits
 from skill_trainer.device import keep_order_if_possible, precision
 from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
-from skill_trainer.packing import NO_MASK, PACKED, Packing, common_prefix, take_rows
+from skill_trainer.packing import NO_MASK, PACKED, FixedCache, GrowingCache, Packing, common_prefix, take_rows
+from skill_trainer.saving import save
 from skill_trainer.stored_weights import stored_dtype
 
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
-LEFT_BEHIND = (".skill", OWN, OLDER)
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 MIN_SAVED = 64
 """Tokens from which a shared beginning is worth another pass over the weights."""
-SHARD_SIZE = "2GB"
-"""Small enough that a version is moved by several connections at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +253,7 @@ class LanguageModel:
         Empty where sharing saves too little to be worth a forward pass of its own, or the model keeps other state than
         keys and values.
         """
-        cache = transformers.DynamicCache(config=self.network.config)
+        cache = GrowingCache(config=self.network.config)
         shared = min(longest, common_prefix(sequences))
         if not self.plain_attention or shared * (len(sequences) - 1) < MIN_SAVED:
             return cache, 0
@@ -269,13 +265,13 @@ class LanguageModel:
 
     def fixed_cache(self, cache: Any, length: int) -> Any:
         """Returns a copy of a `primed_cache` with room for `length` tokens, whose tensors stay where they are."""
-        fixed = transformers.StaticCache(self.network.config, max_cache_len=length)
+        fixed = FixedCache(self.network.config, max_cache_len=length)
         for number, layer in enumerate(cache.layers):
             fixed.update(layer.keys, layer.values, number)
         return fixed
 
     def next_logits(self, tokens_BT: Tensor, mask: Tensor, positions_BT: Tensor, cache: Any) -> Tensor:
-        """Returns the logits [B, V] of the token after `tokens_BT`, and adds these to the cache.
+        """Returns the logits [B, V] of the token after `tokens_BT` in fp32, and adds these tokens to the cache.
 
         Args:
             tokens_BT: new tokens, padded on the left.
@@ -288,7 +284,7 @@ class LanguageModel:
             hidden_BTD = self.network.base_model(
                 input_ids=tokens_BT, attention_mask=mask, position_ids=positions_BT, cache=cache, use_cache=True
             ).last_hidden_state
-            return self.network.get_output_embeddings()(hidden_BTD[:, -1]).float()
+            return logits(self.network.get_output_embeddings(), hidden_BTD[:, -1])
 
     def round_to_stored(self, folder: Path) -> torch.dtype:
         """Merges the adapter, then rounds all weights to the type that `folder`, the parent, is stored in; returns it.
@@ -304,21 +300,8 @@ class LanguageModel:
         return dtype
 
     def save(self, folder: Path, parent: Path) -> None:
-        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it.
-
-        The parent's `.skill` and its `adapter`, which belongs to the parent's own parent, are left behind.
-        """
-        dtype = stored_dtype(parent)
-        network = copy.deepcopy(self.network).to(dtype) if dtype != torch.float32 else self.network
-        network.save_pretrained(folder, max_shard_size=SHARD_SIZE)
-        for path in folder.iterdir():
-            if not _holds_weights(path):  # configurations of the library's own making
-                path.unlink()
-        for path in sorted(parent.rglob("*")):
-            name = path.relative_to(parent)
-            if path.is_file() and name.parts[0] not in LEFT_BEHIND and not _holds_weights(path):
-                (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, folder / name)
+        """Writes a plain Hugging Face directory: weights of this model, every other file as the parent has it."""
+        save(self.network, folder, parent)
 
     def _greeting(self) -> Tensor:
         return torch.tensor([self.tokens.encode([{"role": "user", "content": "Hello"}])], device=self.device)
@@ -357,10 +340,6 @@ def _pack_if_possible(network: Any) -> None:
 
 def _attention(network: Any) -> str:
     return network.config._attn_implementation  # noqa: SLF001 - the library sets it by a method, and has none to ask
-
-
-def _holds_weights(path: Path) -> bool:
-    return any(path.match(pattern) for pattern in WEIGHT_FILES)
 
 
 def _require_whole(folder: Path, kind: str, loaded: Mapping[str, Collection[Any]]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -200,6 +200,27 @@ def _padded_attention(
     visible_11LK = packing.visible[rows[0].shape[2]]
     rests_BLHE = sdpa_attention_forward(module, rows[0], keys, values, visible_11LK, **settings)[0]
     return torch.cat((sdpa_attention_forward(module, *shared, None, **settings)[0], padding.tokens(rests_BLHE)), 1)
+
+
+class _NarrowKeys:
+    """Of a cache: keeps keys in the type of values, in which attention multiplies them.
+
+    Rotated keys are as wide as the hidden states: beside values in bf16 they would be fp32, and made bf16 again for each
+    token.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """Adds a layer's new keys and values; returns all of them."""
+        keys = key_states.to(value_states.dtype)
+        return super().update(keys, value_states, layer_idx, *args, **kwargs)  # type: ignore[misc]
+
+
+class GrowingCache(_NarrowKeys, DynamicCache):
+    """Keys and values of answers that are being made, longer with every token."""
+
+
+class FixedCache(_NarrowKeys, StaticCache):
+    """The same with room for all tokens, and tensors that stay where they are."""
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -82,7 +82,7 @@ def greedy(
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, Answer] = {}
-    with decoding_weights(model.network):  # once for all batches
+    with decoding_weights(model.network, model.network.get_output_embeddings()):  # once for all batches
         for start in range(0, len(order), batch_rows):
             rows = order[start : start + batch_rows]
             batch = generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
@@ -102,7 +102,7 @@ def generate(
     """Returns an answer per prompt, token by token as `choose` takes them from the model's logits."""
     if not prompts:
         return []
-    with decoding_weights(model.network):
+    with decoding_weights(model.network, model.network.get_output_embeddings()):
         return _generate(model, prompts, max_new_tokens, choose)
 
 
