@@ -75,8 +75,8 @@ LIFE: tuple[Stage, ...] = (
     withdrawn,  # deleted in the middle of a rollout
     roll_back,  # the candidate failed: back, with proof
     prepare,  # target there, wired, healthy; what to go back to is written down
-    ask,  # a promote Job runs: it decides
     roll,  # the target is told the candidate; a fault, a stranger's hand or the deadline ends it
+    ask,  # a promote Job runs: it decides
     hold,  # the first new pod is proved before the rest follows
     arrive,  # every pod on the candidate, each proved by its digest
     analyse,  # metrics of its pods, beside those of the pods before: worse, or unknown

@@ -11,6 +11,7 @@ from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
+from skill_operator.steps.head import give_up
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
@@ -216,8 +217,7 @@ def roll(facts: Facts) -> Verdict | None:
     if rollout is None:
         return None
     if target is None:
-        message = "the target was deleted during the rollout; the version stays published and is not the head"
-        return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
+        return give_up(facts, Reason.TARGET_MISSING, "the target was deleted during the rollout; the version stays")
     if target.weights != rollout.candidate:
         return _elsewhere(facts, rollout, target)
     found = fault(target, rollout.candidate, to_unix(rollout.verified_at)) or _not_created(facts, rollout, target)
@@ -263,11 +263,11 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     who = f" by {target.weights_manager}" if target.weights_manager else ""
     if target.weights == rollout.previous:
         message = f"{target.title} was taken back{who} during the rollout: a person decided, nothing is done"
-        return fail(facts, Failure(reason=Reason.MANUAL_ROLLBACK, message=message), phase=Phase.ROLLED_BACK)
+        return give_up(facts, Reason.MANUAL_ROLLBACK, message, Phase.ROLLED_BACK)
     message = (
         f"{target.place.words} was changed{who} to {target.weights!r} during the rollout: nothing is done against it"
     )
-    return fail(facts, Failure(reason=Reason.SUPERSEDED, message=message))
+    return give_up(facts, Reason.SUPERSEDED, message)
 
 
 def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
