@@ -19,7 +19,7 @@ Raw = Mapping[str, Any]
 _NEEDS_A_PERSON = {
     Reason.AWAITING_APPROVAL, Reason.INVALID_SPEC, Reason.NAME_CONFLICT, Reason.CREATE_REFUSED,
     Reason.TARGET_MISSING, Reason.CONTAINER_MISSING, Reason.NOT_WIRED, Reason.SHARED_KV_CACHE,
-    Reason.TARGET_UNFIT, Reason.TARGET_OUT_OF_REACH, Reason.JOBSET_MISSING,
+    Reason.NO_PREVIOUS, Reason.TARGET_UNFIT, Reason.TARGET_OUT_OF_REACH, Reason.JOBSET_MISSING,
 }  # fmt: skip
 """Reasons of an update that goes on only when somebody does something."""
 

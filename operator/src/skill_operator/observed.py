@@ -150,6 +150,8 @@ class Target:
     """Why its pods would answer from keys and values of other weights, and the way out; empty where they would not."""
     draft_model: str = ""
     """Which container guesses tokens by a model that was made for the weights before; empty where none does."""
+    waiting_fetcher: str = ""
+    """The fetch container that waits while there is no annotation, for want of a SKILL_DEFAULT; empty for none."""
     given_up: str = ""
     """Why its own controller has given the newest template up; empty where it has not."""
     held: str = ""

@@ -19,6 +19,7 @@ from skill_operator.steps.target import (
     how_far,
     is_all,
     let_go_on,
+    no_previous,
     not_created,
     person_needed,
     served_digest,
@@ -108,6 +109,9 @@ def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
         )
         message = f"{lacks} would never reach it; {wiring}"
         return person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
+    missing = no_previous(facts, target)
+    if missing:
+        return missing
     if target.shared_cache:
         message = f"{target.title}: {target.shared_cache}"
         return person_needed(Reason.SHARED_KV_CACHE, message, ConditionType.SHARED_KV_CACHE)
