@@ -67,7 +67,7 @@ LIFE: tuple[Stage, ...] = (
     queue,  # one update of a model at a time
     engine,  # several nodes need a JobSet
     check,  # data, credentials, model: on a CPU, in seconds
-    overtaken,  # another one was promoted from its parent meanwhile
+    overtaken,  # another one was promoted from its parent meanwhile, or its parent was taken back
     train,  # SDFT, evaluation, publication: or rejected by a gate
     approve,  # a person wants to look first
     promoted,  # the head has moved: done
