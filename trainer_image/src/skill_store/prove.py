@@ -18,13 +18,12 @@ from typing import Any
 import httpx
 
 from skill_contract.manifest import Golden, GoldenSet
-from skill_contract.step import Pod
+from skill_contract.step import PODS_AT_ONCE, Pod
 from skill_store.errors import StoreError
 from skill_store.proof import Answer, PodProof, judge
 
 PATIENCE_SECONDS = 120.0
 """How long a pod may stay unreachable, counted from the first question to it."""
-PODS_AT_ONCE = 4
 PROMPTS_AT_ONCE = 2
 """Per pod: enough to keep an engine busy, too few to crowd out its users."""
 LEAST_LOGPROB = -9999.0
