@@ -73,7 +73,7 @@ LIFE: tuple[Stage, ...] = (
     promoted,  # the head has moved: done
     out_of_reach,  # the target cannot be seen: its kind is not installed, or not allowed
     withdrawn,  # deleted in the middle of a rollout
-    roll_back,  # the candidate failed: back, with proof
+    roll_back,  # the candidate failed: back, each pod proved by its digest
     prepare,  # target there, wired, healthy; what to go back to is written down
     roll,  # the target is told the candidate; a fault, a stranger's hand or the deadline ends it
     ask,  # a promote Job runs: it decides

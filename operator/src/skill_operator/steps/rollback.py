@@ -1,4 +1,4 @@
-"""Roll back: the same way, backwards, with the same proof; and loud where it does not arrive.
+"""Roll back: the same way, backwards, each pod proved by its digest; and loud where it does not arrive.
 
 Pure. Why the rollout failed is written down first; from then on only the way back is looked at.
 """
@@ -112,7 +112,7 @@ def _let_go(facts: Facts, message: str) -> Verdict:
 
 
 def roll_back(facts: Facts) -> Verdict | None:
-    """All pods on the version before, proved as the candidate was; then the update ends as rolled back."""
+    """All pods on the version before, each by its digest and ready; then the update ends as rolled back."""
     rollout = facts.known.rollout
     if rollout is None or rollout.rollback is None:
         return None
