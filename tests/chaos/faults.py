@@ -233,6 +233,13 @@ def _template(cell: Cell, annotations: Mapping[str, str]) -> Awaitable[dict]:
     return cell.place.patch("deployments", TARGET, patch)
 
 
+async def _tell(cell: Cell, weights: str) -> None:
+    """Somebody tells the Deployment a version; a promote step that asks has to be taken away before it is let go on."""
+    await _template(cell, {WEIGHTS_ANNOTATION: weights})
+    if cell.station.name == "promote":
+        await cell.until(lambda: cell.held_pod("promote") is None, "the promote step to be taken away")
+
+
 async def restart_deployment(world: World, cells: Cells, chance: random.Random) -> None:
     """`kubectl rollout restart`: all pods anew, with the same weights."""
     for cell in cells:
@@ -242,13 +249,13 @@ async def restart_deployment(world: World, cells: Cells, chance: random.Random) 
 async def overrule(world: World, cells: Cells, chance: random.Random) -> None:
     """Somebody tells the Deployment another version."""
     for cell in cells:
-        await _template(cell, {WEIGHTS_ANNOTATION: f"s3://{cell.namespace}/llm/versions/000007-cccccccccccc"})
+        await _tell(cell, f"s3://{cell.namespace}/llm/versions/000007-cccccccccccc")
 
 
 async def undo(world: World, cells: Cells, chance: random.Random) -> None:
     """`kubectl rollout undo`: somebody tells it the version before."""
     for cell in cells:
-        await _template(cell, {WEIGHTS_ANNOTATION: cell.script.previous})
+        await _tell(cell, cell.script.previous)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
@@ -269,13 +276,14 @@ _DELETED = {
 }
 _STRANGER = {
     **dict.fromkeys(_BEFORE, Ending("Failed", "stranger", "previous", "GitOpsConflict")),
-    **dict.fromkeys(("RollingOut", "Soaking"), Ending("Failed", "stranger", "previous", "Superseded")),
-    "promote": Ending("Succeeded", "stranger", "candidate"),
+    **dict.fromkeys(("RollingOut", "Soaking", "promote"), Ending("Failed", "stranger", "previous", "Superseded")),
     "RollingBack": Ending("RolledBack", "stranger", "previous"),
     "Reverting": Ending("Reverted", "stranger", "previous"),
     "final": Ending("Succeeded", "stranger", "candidate"),
 }
-_UNDONE = dict.fromkeys(("RollingOut", "Soaking"), Ending("RolledBack", "previous", "previous", "ManualRollback"))
+_UNDONE = dict.fromkeys(
+    ("RollingOut", "Soaking", "promote"), Ending("RolledBack", "previous", "previous", "ManualRollback")
+)
 _EVERYTHING_GONE = Ending("gone", "gone", "")
 
 FAULTS = (

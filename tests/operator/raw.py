@@ -158,7 +158,8 @@ def fetch_failed(reason: str, message: str = "", file: str = "") -> str:
 def deployment(*, weights: str = "", replicas: int = 2, wired: bool = True, namespace: str = "team") -> Raw:
     """A serving Deployment that has settled on its template."""
     variable = {"name": "SKILL_WEIGHTS", "valueFrom": {"fieldRef": {"fieldPath": WEIGHTS_FIELD_PATH}}}
-    fetch = {"name": "weights", "image": "store", "args": ["fetch", "--to", "/weights"], "env": [variable]}
+    default = {"name": "SKILL_DEFAULT", "value": MODEL}
+    fetch = {"name": "weights", "image": "store", "args": ["fetch", "--to", "/weights"], "env": [default, variable]}
     annotations = {"annotations": {WEIGHTS_ANNOTATION: weights}} if weights else {}
     return {
         "apiVersion": "apps/v1",

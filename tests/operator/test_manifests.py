@@ -35,6 +35,15 @@ def jobs(**spec: Any) -> dict[str, raw.Raw]:
     }
 
 
+@pytest.mark.parametrize(("pods", "seconds"), [(0, 900), (1, 900), (4, 900), (5, 1200), (100, 900 + 24 * 300)])
+def test_promote_step_has_time_for_every_pod_that_it_asks(pods: int, seconds: int):
+    update, parsed = made()
+    version = VersionRef(version=raw.CHILD[0], digest=raw.CHILD[1])
+    asked = tuple(Pod(name=f"p{n}", url="http://10.0.0.1:8000") for n in range(pods))
+    job = promote_job(update, parsed, IMAGES, version=version, parent_digest=raw.PARENT[1], pods=asked)
+    assert job["spec"]["activeDeadlineSeconds"] == seconds
+
+
 def pod_of(job: raw.Raw) -> raw.Raw:
     return job["spec"]["template"]["spec"]
 

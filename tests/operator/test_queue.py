@@ -9,11 +9,12 @@ import pytest
 from skill_contract.outcome import Result
 from skill_contract.step import Step
 from skill_operator.actions import CreateJob, Refusal
-from skill_operator.api import Reason
+from skill_operator.api import Reason, to_rfc3339
 from skill_operator.neighbours import is_neighbour
 from skill_operator.neighbours import neighbour as seen_by_others
+from skill_operator.observed import Neighbour
 from tests.operator import raw
-from tests.operator.raw import CANDIDATE, PARENT
+from tests.operator.raw import CANDIDATE, CHILD, PARENT
 from tests.operator.seen import assert_failed, neighbour, trained, truth, why
 from tests.operator.sim import Sim
 
@@ -101,8 +102,10 @@ def test_promoted_update_has_moved_the_head_until_it_is_reverted():
     sim.roll(digest=PARENT[1])
     sim.settle()
     assert sim.status.phase == "Reverted"
-    assert not is_neighbour(sim.body)
+    assert is_neighbour(sim.body), "who trains from its version has to hear of it"
     assert _as_others_see(sim)["from"] == ""
+    seen = seen_by_others(sim.body)
+    assert (seen.took_back, seen.took_back_at, seen.has_ended) == (CHILD[1], to_rfc3339(sim.now), True)
 
 
 def test_failed_update_is_nobody_s_neighbour():
@@ -114,16 +117,22 @@ def test_failed_update_is_nobody_s_neighbour():
 
 LATER = "2040-01-01T00:00:00Z"
 PROMOTED = neighbour(is_active=True, stands_aside=True, promoted_from=PARENT[1], promoted_at=LATER)
+REVERTED = neighbour(is_active=True, stands_aside=True, took_back=PARENT[1], took_back_at=LATER)
 
 
 @pytest.mark.parametrize(
     "overtaken", [trained, _unapproved, _without_target], ids=["training", "unapproved", "stalled"]
 )
-def test_update_whose_parent_another_one_was_promoted_from_ends_at_once(overtaken: Callable[[], Sim]):
+@pytest.mark.parametrize(
+    ("other", "what"), [(PROMOTED, "was promoted"), (REVERTED, "was reverted")], ids=["promoted", "reverted"]
+)
+def test_update_from_whose_parent_another_one_has_moved_the_head_ends_at_once(
+    overtaken: Callable[[], Sim], other: Neighbour, what: str
+):
     sim = overtaken()
-    sim.neighbours = (PROMOTED,)
+    sim.neighbours = (other,)
     sim.settle()
-    assert_failed(sim, "Failed", "HeadMoved", "team/other", PARENT[0], "new SkillUpdate")
+    assert_failed(sim, "Failed", "HeadMoved", "team/other", what, PARENT[0], "new SkillUpdate")
     running = [job for job in sim.jobs.values() if not job["status"].get("conditions")]
     assert running == [], "what trains in vain gives its GPUs back"
 
@@ -148,8 +157,17 @@ def test_resumed_update_that_was_overtaken_does_not_train_again():
         ),
         neighbour(is_active=True, stands_aside=True, promoted_from=PARENT[1], promoted_at=LATER, uid=raw.UID),
         neighbour(is_active=True, stands_aside=True, promoted_from=PARENT[1], promoted_at="2020-01-01T00:00:00Z"),
+        neighbour(is_active=True, stands_aside=True, took_back=PARENT[1], took_back_at="2020-01-01T00:00:00Z"),
+        neighbour(is_active=True, stands_aside=True, took_back="sha256:" + "f" * 64, took_back_at=LATER),
     ],
-    ids=["from another parent", "of another model", "itself", "before this one began, in a repository made anew"],
+    ids=[
+        "from another parent",
+        "of another model",
+        "itself",
+        "before this one began, in a repository made anew",
+        "reverted and promoted again before this one began",
+        "another version reverted",
+    ],
 )
 def test_promotion_that_concerns_others_overtakes_nobody(other: object):
     sim = trained()

@@ -36,6 +36,7 @@ def test_what_is_served_and_what_others_need_stays():
         neighbour(
             uid="new", leaves=(OTHER_TARGET, "000004-444444444444"), promoted_at="2026-02-01T00:00:00Z", **was_served
         ),
+        neighbour(uid="reverted", stands_aside=True, took_back="sha256:2"),
         neighbour(uid="waits", stands_aside=True, holds=("000005-555555555555",)),
         neighbour(uid="elsewhere", model="s3://models/other", holds=("000006-666666666666",)),
     )

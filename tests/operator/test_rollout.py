@@ -1,4 +1,4 @@
-"""Rollouts: written down, applied, proved, promoted; or taken back, with proof."""
+"""Rollouts: written down, applied, proved, promoted; or taken back."""
 
 from __future__ import annotations
 

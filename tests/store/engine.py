@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +31,11 @@ class Engine:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     """Of every answer, besides its length."""
+    key: str = ""
+    """The API key without which it answers nothing, as vLLM's --api-key has it."""
+    tls: ssl.SSLContext | None = None
+    to_plain: bytes = b""
+    """What it says to plain HTTP where it speaks TLS; empty: it hangs up."""
     url: str = ""
 
     @contextlib.contextmanager
@@ -36,6 +43,13 @@ class Engine:
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
+            def parse_request(self) -> bool:
+                is_request = super().parse_request()
+                if is_request and engine.key and self.headers["Authorization"] != f"Bearer {engine.key}":
+                    self._send(401, {"error": "Unauthorized"})
+                    return False
+                return is_request
+
             def do_GET(self) -> None:
                 self._send(200, {"object": "list", "data": [{"id": engine.model, "object": "model"}]})
 
@@ -54,7 +68,19 @@ class Engine:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        class Server(ThreadingHTTPServer):
+            def get_request(self) -> tuple[socket.socket, Any]:
+                plain, address = super().get_request()
+                if engine.tls is None:
+                    return plain, address
+                if plain.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS record of a handshake
+                    return engine.tls.wrap_socket(plain, server_side=True), address
+                plain.recv(1 << 16)
+                plain.sendall(engine.to_plain)
+                plain.close()
+                raise OSError("plain HTTP")  # then socketserver goes on
+
+        with Server(("127.0.0.1", 0), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
             self.url = f"http://127.0.0.1:{server.server_port}"

@@ -46,16 +46,16 @@ def config(repository: Repository, to: VersionRef, *urls: str, after: str | None
     )
 
 
-Run = Callable[[str], tuple[int, Outcome]]
+Run = Callable[..., tuple[int, Outcome]]
 
 
 @pytest.fixture
 def run(cli: Cli, tmp_path: Path) -> Run:
     """Runs the step; returns its exit code and termination message."""
 
-    def run(document: str) -> tuple[int, Outcome]:
+    def run(document: str, **variables: str) -> tuple[int, Outcome]:
         log = tmp_path / "termination-log"
-        code, out, _ = cli("promote", SKILL_CONFIG=document, SKILL_TERMINATION_LOG=str(log))
+        code, out, _ = cli("promote", SKILL_CONFIG=document, SKILL_TERMINATION_LOG=str(log), **variables)
         outcome = Outcome.parse_json(log.read_bytes())
         assert json.loads(out) == outcome.dump()
         return code, outcome
@@ -134,6 +134,15 @@ def test_the_way_back_is_proved_too(repository: Repository, child: VersionRef):
         outcome, _ = promote(config(repository, base, old.url))
     assert outcome.reason == "Promoted"
     assert repository.head().ref == base
+
+
+def test_the_key_of_an_engine_comes_from_the_environment(repository: Repository, child: VersionRef, run: Run):
+    with Engine(candidate, key="s3cret").serve() as engine:
+        document = config(repository, child, engine.url).dump_json()
+        code, outcome = run(document)
+        assert (code, outcome.reason, repository.head().ref == child) == (1, "EngineUnreachable", False)
+        code, outcome = run(document, ENGINE_API_KEY="s3cret\n")
+    assert (code, outcome.reason, repository.head().ref) == (0, "Promoted", child)
 
 
 def test_a_version_without_golden_prompts_is_not_taken_on_trust(repository: Repository, model: Path):

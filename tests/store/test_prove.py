@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from skill_contract.manifest import Golden, GoldenSet, ToolCall
 from skill_contract.step import Pod
 from skill_store import prove as module
 from skill_store.prove import EngineRefused, EngineUnreachable, prove
+from tests.cluster.pki import Authority
 from tests.seaweedfs import free_ports
 from tests.store.conftest import golden
 from tests.store.engine import Engine, candidate, parent
@@ -98,6 +101,39 @@ def test_an_engine_that_is_not_there_is_unreachable_and_not_refuted():
 def test_an_engine_that_stays_broken_is_unreachable():
     with Engine(lambda _: (503, b"draining")).serve() as engine, pytest.raises(EngineUnreachable, match="503 draining"):
         prove([Pod(name="a", url=engine.url)], golden(2), patience_seconds=0.2)
+
+
+def test_an_engine_behind_a_key_is_asked_with_it():
+    with Engine(candidate, key="s3cret").serve() as engine:
+        assert prove([Pod(name="a", url=engine.url)], golden(2), key="s3cret")[0].proved
+
+
+@pytest.mark.parametrize("model", ["", "/weights"], ids=["when it lists its models", "when it is asked"])
+@pytest.mark.parametrize("key", ["", "another"])
+def test_an_engine_that_wants_another_key_is_not_the_candidate_s_fault(model: str, key: str):
+    with (
+        Engine(candidate, key="s3cret").serve() as engine,
+        pytest.raises(EngineUnreachable, match=r"pod a does not let.*HTTP 401.*ENGINE_API_KEY") as failed,
+    ):
+        prove([Pod(name="a", url=engine.url)], golden(2), model=model, key=key)
+    assert "another" not in failed.value.message
+    assert failed.value.retriable
+
+
+@pytest.mark.parametrize(
+    "to_plain",
+    [b"", b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"],
+    ids=["hangs up", "says so"],
+)
+def test_an_engine_that_speaks_tls_is_told_at_once(tmp_path: Path, to_plain: bytes):
+    pair = Authority.create(tmp_path).issue("engine", "engine", hosts=["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    with (
+        Engine(candidate, tls=context, to_plain=to_plain).serve() as engine,
+        pytest.raises(EngineUnreachable, match=r"pod a speaks TLS.*plain HTTP.*serving\.port"),
+    ):
+        prove([Pod(name="a", url=engine.url)], golden(2))
 
 
 def test_another_model_name_is_said_at_once():

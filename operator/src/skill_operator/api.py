@@ -131,6 +131,7 @@ class Reason(StrEnum):
     CONTAINER_MISSING = "ContainerMissing"
     NOT_WIRED = "NotWired"
     SHARED_KV_CACHE = "SharedKVCache"
+    NO_PREVIOUS = "NoPrevious"
     TARGET_UNFIT = "TargetUnfit"
     TARGET_OUT_OF_REACH = "TargetOutOfReach"
     TARGET_BUSY = "TargetBusy"

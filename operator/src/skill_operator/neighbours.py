@@ -19,7 +19,7 @@ Raw = Mapping[str, Any]
 _NEEDS_A_PERSON = {
     Reason.AWAITING_APPROVAL, Reason.INVALID_SPEC, Reason.NAME_CONFLICT, Reason.CREATE_REFUSED,
     Reason.TARGET_MISSING, Reason.CONTAINER_MISSING, Reason.NOT_WIRED, Reason.SHARED_KV_CACHE,
-    Reason.TARGET_UNFIT, Reason.TARGET_OUT_OF_REACH, Reason.JOBSET_MISSING,
+    Reason.NO_PREVIOUS, Reason.TARGET_UNFIT, Reason.TARGET_OUT_OF_REACH, Reason.JOBSET_MISSING,
 }  # fmt: skip
 """Reasons of an update that goes on only when somebody does something."""
 
@@ -71,7 +71,7 @@ class Neighbours:
 def is_neighbour(raw: Raw) -> bool:
     """Returns whether other updates need to know of this one: it is at work, forwards or back, or has moved a head."""
     status = read(raw.get("status") or {})
-    return not status.is_final or is_reverting(raw) or bool(_promoted_from(status))
+    return not status.is_final or is_reverting(raw) or bool(_promoted_from(status) or _took_back(status)[0])
 
 
 def neighbour(raw: Raw) -> Neighbour:
@@ -80,6 +80,7 @@ def neighbour(raw: Raw) -> Neighbour:
     is_queued = status.is_true(ConditionType.QUEUED) or status.is_true(ConditionType.SUSPENDED)
     serving = (spec.get("serving") or {}).get("targetRef") or {}
     going_back, rolled_out = is_reverting(raw), status.condition(ConditionType.ROLLED_OUT)
+    took_back, took_back_at = _took_back(status)
     is_rolling = status.rollout is not None and (going_back or not status.is_final)
     return Neighbour(
         namespace=metadata["namespace"],
@@ -95,6 +96,8 @@ def neighbour(raw: Raw) -> Neighbour:
         is_reverting=going_back,
         holds=() if status.is_final and not going_back else _versions(status),
         leaves=_left_behind(_target(metadata["namespace"], serving) if serving else "", status),
+        took_back=took_back,
+        took_back_at=took_back_at,
     )
 
 
@@ -106,6 +109,14 @@ def _stands_aside(status: Status) -> bool:
 def _promoted_from(status: Status) -> str:
     is_head = status.is_true(ConditionType.ROLLED_OUT) and not status.is_true(ConditionType.REVERTED)
     return status.parent.digest if is_head and status.parent else ""
+
+
+def _took_back(status: Status) -> tuple[str, str]:
+    """Returns the digest of a version that was reverted, and when: those who train from it train in vain."""
+    reverted = status.condition(ConditionType.REVERTED)
+    if reverted is None or reverted.status != "True" or status.published is None:
+        return "", ""
+    return status.published.digest, reverted.last_transition_time
 
 
 def _target(namespace: str, reference: Raw) -> str:

@@ -150,6 +150,8 @@ class Target:
     """Why its pods would answer from keys and values of other weights, and the way out; empty where they would not."""
     draft_model: str = ""
     """Which container guesses tokens by a model that was made for the weights before; empty where none does."""
+    waiting_fetcher: str = ""
+    """The fetch container that waits while there is no annotation, for want of a SKILL_DEFAULT; empty for none."""
     given_up: str = ""
     """Why its own controller has given the newest template up; empty where it has not."""
     held: str = ""
@@ -203,6 +205,15 @@ class Neighbour:
     """Names of versions without which it could not go on or back: retention leaves them."""
     leaves: tuple[str, str] = ("", "")
     """A target, as `rolling` names it, and the name of the version that it has left there; empty for none."""
+    took_back: str = ""
+    """Digest of its own version, from which it has moved the head back (`spec.revert`); empty where it has not."""
+    took_back_at: str = ""
+    """RFC 3339; empty where it has not."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Returns whether it needs nothing more of its own: it is known for the head that it has moved."""
+        return bool(self.promoted_from or self.took_back) and not self.is_reverting
 
     @property
     def place(self) -> tuple[str, str, str]:

@@ -68,16 +68,16 @@ LIFE: tuple[Stage, ...] = (
     queue,  # one update of a model at a time
     engine,  # several nodes need a JobSet
     check,  # data, credentials, model: on a CPU, in seconds
-    overtaken,  # another one was promoted from its parent meanwhile
+    overtaken,  # another one was promoted from its parent meanwhile, or its parent was taken back
     train,  # SDFT, evaluation, publication: or rejected by a gate
     approve,  # a person wants to look first
     promoted,  # the head has moved: done
     out_of_reach,  # the target cannot be seen: its kind is not installed, or not allowed
     withdrawn,  # deleted in the middle of a rollout
-    roll_back,  # the candidate failed: back, with proof
+    roll_back,  # the candidate failed: back, each pod proved by its digest
     prepare,  # target there, wired, healthy; what to go back to is written down
-    ask,  # a promote Job runs: it decides
     roll,  # the target is told the candidate; a fault, a stranger's hand or the deadline ends it
+    ask,  # a promote Job runs: it decides
     hold,  # the first new pod is proved before the rest follows
     arrive,  # every pod on the candidate, each proved by its digest
     analyse,  # metrics of its pods, beside those of the pods before: worse, or unknown

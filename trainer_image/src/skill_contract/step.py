@@ -15,6 +15,9 @@ PROGRESS_PORT = 8090
 MEETING_PORT = 29500
 """Container port, named `meeting`, at which the first of several pods is found by the others; then they talk freely."""
 
+PODS_AT_ONCE = 4
+"""Serving pods that the promote step asks side by side: its time grows with their number."""
+
 
 class Step(StrEnum):
     CHECK = "check"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +19,14 @@ from typing import Any
 import httpx
 
 from skill_contract.manifest import Golden, GoldenSet, ToolCall
-from skill_contract.step import Pod
+from skill_contract.step import PODS_AT_ONCE, Pod
 from skill_store.errors import StoreError
 from skill_store.proof import Answer, PodProof, judge
 
+KEY_VARIABLE = "ENGINE_API_KEY"
+"""Of the promote step's environment: what engines behind an API key want to be told."""
 PATIENCE_SECONDS = 120.0
 """How long a pod may stay unreachable, counted from the first question to it."""
-PODS_AT_ONCE = 4
 PROMPTS_AT_ONCE = 2
 """Per pod: enough to keep an engine busy, too few to crowd out its users."""
 LEAST_LOGPROB = -9999.0
@@ -34,6 +37,7 @@ _PAUSE_SECONDS = 2.0
 _TIMEOUT = httpx.Timeout(300, connect=5)
 _PLAIN = {"Accept-Encoding": "identity"}
 _BUSY = {408, 425, 429}
+_SHUT = {401, 403}
 _CHAT = "/v1/chat/completions"
 _PROBABLY: Mapping[str, Any] = {"logprobs": True}
 _WAYS: Sequence[Mapping[str, Any]] = (_PROBABLY, {})
@@ -46,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 
 class EngineUnreachable(StoreError):
-    """A pod did not answer in time."""
+    """A pod did not answer in time, or does not let us ask it."""
 
     reason = "EngineUnreachable"
     retriable = True
@@ -59,23 +63,32 @@ class EngineRefused(StoreError):
 
 
 def prove(
-    pods: Sequence[Pod], golden: GoldenSet, *, model: str = "", patience_seconds: float = PATIENCE_SECONDS
+    pods: Sequence[Pod],
+    golden: GoldenSet,
+    *,
+    model: str = "",
+    key: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[PodProof]:
     """Returns how each pod answers, in the order of `pods`.
 
-    `model` is the name that the engines serve under; empty: the first that each lists at /v1/models.
+    Args:
+        model: the name that the engines serve under; empty: the first that each lists at /v1/models.
+        key: the API key that they want (a bearer token); empty: none.
 
     Raises:
-        EngineUnreachable: when a pod cannot be reached or answers with server errors for longer than the patience.
+        EngineUnreachable: when a pod cannot be reached or answers with server errors for longer than the patience;
+            at once where it wants another key, or TLS.
         EngineRefused: when an engine does not accept the request.
     """
     with ThreadPoolExecutor(PODS_AT_ONCE) as pool:
-        return list(pool.map(lambda pod: _prove_pod(pod, golden, model, patience_seconds), pods))
+        return list(pool.map(lambda pod: _prove_pod(pod, golden, model, key, patience_seconds), pods))
 
 
-def _prove_pod(pod: Pod, golden: GoldenSet, model: str, patience_seconds: float) -> PodProof:
+def _prove_pod(pod: Pod, golden: GoldenSet, model: str, key: str, patience_seconds: float) -> PodProof:
+    headers = {**_PLAIN, "Authorization": f"Bearer {key}"} if key else _PLAIN
     # No proxy of the environment stands between two pods.
-    with httpx.Client(base_url=pod.url, headers=_PLAIN, timeout=_TIMEOUT, trust_env=False) as client:
+    with httpx.Client(base_url=pod.url, headers=headers, timeout=_TIMEOUT, trust_env=False) as client:
         engine = _Engine(pod, client, deadline=time.monotonic() + patience_seconds)
         name = model or engine.first_model()
         with ThreadPoolExecutor(PROMPTS_AT_ONCE) as pool:
@@ -134,6 +147,8 @@ class _Engine:
                     return self._content(status, text, path)
                 fault = f"HTTP {status} {_shown(text)}"
             except (httpx.RequestError, httpx.InvalidURL) as error:  # the latter in a Location
+                if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
+                    self._want_plain_http()
                 fault = f"{type(error).__name__}: {error}"
             if time.monotonic() + _PAUSE_SECONDS > self.deadline:
                 raise EngineUnreachable(
@@ -156,7 +171,23 @@ class _Engine:
                     )
         return response.status_code, bytes(text)
 
+    def _want_plain_http(self) -> None:
+        """Raises EngineUnreachable where the port speaks TLS: servers differ in what they say to plain HTTP there."""
+        if _speaks_tls(self.client.base_url):
+            raise EngineUnreachable(
+                f"pod {self.pod.name} speaks TLS at {self.pod.url}, and golden prompts are asked over plain HTTP: let"
+                " its engine serve that on serving.port and end TLS before it, or exempt the port where a mesh does it"
+            )
+
     def _content(self, status: int, text: bytes, path: str) -> Any:
+        if status in _SHUT:
+            raise EngineUnreachable(
+                f"pod {self.pod.name} does not let the promote step ask at {self.pod.url}{path}: HTTP {status}"
+                f" {_shown(text)}; where the engine wants an API key, give it as {KEY_VARIABLE}, in"
+                " spec.training.template.env or in the Secret of spec.storage.secretRef"
+            )
+        if status == 400 and b"https" in text.lower():
+            self._want_plain_http()
         if status >= 400:
             raise EngineRefused(
                 f"pod {self.pod.name} refuses a chat completion: HTTP {status} {_shown(text)};"
@@ -168,6 +199,19 @@ class _Engine:
             raise EngineRefused(
                 f"{self.pod.url}{path} answers no JSON but {_shown(text)!r}; is serving.port right?"
             ) from error
+
+
+def _speaks_tls(url: httpx.URL) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent: it is only heard
+    try:
+        with (
+            socket.create_connection((url.host, url.port or 80), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=url.host),
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def _shown(text: bytes) -> str:

@@ -7,12 +7,13 @@ a preemption or a user's mistake is told apart even while the operator is away.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import ExitCode
 from skill_contract.spec import SkillUpdateSpec, Training
-from skill_contract.step import PROGRESS_PORT, Pod, PromoteConfig, Retention, Step, TrainConfig
+from skill_contract.step import PODS_AT_ONCE, PROGRESS_PORT, Pod, PromoteConfig, Retention, Step, TrainConfig
 from skill_operator.api import (
     API_VERSION,
     FIELD_MANAGER,
@@ -37,7 +38,10 @@ PROVE = "prove"
 """The promote step's first half: the first new pod is asked, and the head stays."""
 
 CHECK_DEADLINE_SECONDS = 3600
-PROMOTE_DEADLINE_SECONDS = 900
+PROMOTE_SECONDS = 900
+"""For a promote step to start, to ask a first round of pods and to move the head; image pull and queues count, too."""
+ROUND_SECONDS = 300
+"""For each further round of pods (`PODS_AT_ONCE`) that it asks."""
 TRAIN_GRACE_SECONDS = 120
 """From SIGTERM to SIGKILL: the trainer ends the step that it is in and saves a checkpoint."""
 _SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}}
@@ -133,7 +137,12 @@ def promote_job(
         template=template,
     )
     # No retries inside the Job: its pods' addresses may have changed, so the operator asks anew.
-    return _job(update, step, run, images, pod, retries=0, deadline_seconds=PROMOTE_DEADLINE_SECONDS)
+    return _job(update, step, run, images, pod, retries=0, deadline_seconds=_promote_seconds(len(pods)))
+
+
+def _promote_seconds(pods: int) -> int:
+    """Returns how long a promote step that has to ask so many pods may take."""
+    return PROMOTE_SECONDS + ROUND_SECONDS * max(0, ceil(pods / PODS_AT_ONCE) - 1)
 
 
 def train_config(update: SkillUpdate, spec: SkillUpdateSpec) -> TrainConfig:

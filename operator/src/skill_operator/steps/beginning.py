@@ -5,11 +5,15 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from skill_contract.manifest import VersionRef
 from skill_contract.step import Step
 from skill_operator.actions import CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate
 from skill_operator.conditions import ended_as
 from skill_operator.neighbours import model_key
+from skill_operator.observed import Neighbour
 from skill_operator.status import Failure, Status
 from skill_operator.steps.revert import has_begun
 from skill_operator.steps.target import is_late
@@ -137,26 +141,39 @@ def queue(facts: Facts) -> Verdict | None:
 
 
 def overtaken(facts: Facts) -> Verdict | None:
-    """Another update was promoted from the parent of this one: nothing that is made from there can become the head.
+    """Another update moved the head away from the parent of this one: nothing made from there can become the head.
 
-    Only one that stood aside, or that let one pass, gets here. Across clusters, or where two were equally fast, the
-    promote step says the same.
+    One that was promoted from there too, as only one that stood aside, or that let one pass, lives to see; or the one
+    that had made the parent, and has taken it back. Across clusters, or where two were equally fast, the promote step
+    says the same.
     """
     parent, checked = facts.known.parent, facts.known.condition(ConditionType.CHECKED)
     has_ended_badly = facts.known.condition(ConditionType.TRAINED) is not None and facts.known.published is None
     if parent is None or checked is None or has_ended_badly or facts.known.rollout or facts.seen.job(Step.PROMOTE):
         return None
-    model = model_key(facts.spec.model.uri)
-    others = (other for other in facts.seen.neighbours if other.uid != facts.update.uid and other.model == model)
     since = checked.last_transition_time  # then the parent was the head: RFC 3339 in UTC sorts by time
-    first = next((o for o in others if o.promoted_from == parent.digest and o.promoted_at >= since), None)
-    if first is None:
+    why = next((why for other in _others(facts) if (why := _moved_away(other, parent, since))), "")
+    if not why:
         return None
-    message = (
-        f"{first.namespace}/{first.name} was promoted meanwhile, from {parent.version} as this update would be: create "
-        "a new SkillUpdate to train from the new head"
-    )
+    message = f"{why}: create a new SkillUpdate to train from the head that there is now"
     return fail(facts, Failure(reason=Reason.HEAD_MOVED, message=message), actions=_stop(facts))
+
+
+def _others(facts: Facts) -> Iterator[Neighbour]:
+    model = model_key(facts.spec.model.uri)
+    return (other for other in facts.seen.neighbours if other.uid != facts.update.uid and other.model == model)
+
+
+def _moved_away(other: Neighbour, parent: VersionRef, since: str) -> str:
+    """Returns how another update has moved the head away from a version after a moment; empty where it has not."""
+    name = f"{other.namespace}/{other.name}"
+    if other.promoted_from == parent.digest and other.promoted_at >= since:
+        return f"{name} was promoted meanwhile, from {parent.version} as this update would be"
+    if other.took_back == parent.digest and other.took_back_at >= since:
+        return (
+            f"{name} was reverted meanwhile: {parent.version}, from which this update trains, is not the head any more"
+        )
+    return ""
 
 
 def _stop(facts: Facts) -> tuple[DeleteJob, ...]:

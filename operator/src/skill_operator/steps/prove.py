@@ -11,11 +11,12 @@ from dataclasses import replace
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
 from skill_contract.step import Pod, Step
-from skill_operator.actions import Action, ApplyWeights, CreateJob
+from skill_operator.actions import Action, ApplyWeights, CreateJob, DeleteJob
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
-from skill_operator.manifests.job import PROVE, promote_job
+from skill_operator.manifests.job import PROVE, REVERT, promote_job
+from skill_operator.manifests.serving import weights_of
 from skill_operator.observed import ServingPod, StepJob
-from skill_operator.status import Failure, Status
+from skill_operator.status import Failure, Published, Status
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
 from skill_operator.steps.retention import retention
 from skill_operator.steps.rollback import begin_rollback
@@ -31,6 +32,8 @@ def learn_promotion(facts: Facts) -> Status:
     known = begun(facts, job, "promoting")
     said = answer(job)
     if said is None or said.outcome is None or said.outcome.outcome != Result.SUCCEEDED:
+        return known
+    if known.rollout and known.rollout.rollback:  # the way back has begun, and takes the head along (see `head`)
         return known
     return reached(facts, known, ConditionType.ROLLED_OUT, said.outcome.reason, said.outcome.message)
 
@@ -49,9 +52,20 @@ def promoted(facts: Facts) -> Verdict | None:
     version = facts.known.published
     if rolled_out is None or rolled_out.status != "True" or version is None:
         return None
-    served = f", served by {facts.spec.serving.target_ref.name}" if facts.spec.serving else ""
-    verdict = succeed(facts, Reason.PROMOTED, f"{version.version} is the head of {facts.spec.model.uri}{served}")
-    return replace(verdict, actions=_forget_the_one_before(facts))
+    message = f"{version.version} is the head of {facts.spec.model.uri}{_served(facts, version)}"
+    return replace(succeed(facts, Reason.PROMOTED, message), actions=_forget_the_one_before(facts))
+
+
+def _served(facts: Facts, version: Published) -> str:
+    """Returns what its target is told in the end, in words: somebody may have been there in the last moment."""
+    target = facts.seen.target
+    if target is None:
+        return ""
+    if target.weights == weights_of(version):
+        return f", served by {target.name}"
+    who = f" by {target.weights_manager}" if target.weights_manager else ""
+    told = f"is told {target.weights!r}" if target.weights else "is told no version"
+    return f"; {target.title} {told}{who} all the same: set spec.revert to true to take the head back, too"
 
 
 def _forget_the_one_before(facts: Facts) -> tuple[ApplyWeights, ...]:
@@ -81,7 +95,7 @@ def soak(facts: Facts) -> Verdict | None:
 
 
 def ask(facts: Facts) -> Verdict | None:
-    """A promote Job that was started decides: until it has answered, and its no is a no, nothing else does."""
+    """A promote Job that was started decides whether the candidate stays, while the target is told and serves it."""
     job = facts.seen.job(Step.PROMOTE)
     if job is None or job.deleting:
         return None
@@ -157,6 +171,7 @@ def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
     parent, target = facts.known.parent, facts.seen.target
     assert parent is not None
     is_live = target is not None and target.is_live
+    back = facts.seen.job(REVERT)
     manifest = promote_job(
         facts.update,
         facts.spec,
@@ -170,8 +185,9 @@ def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
         model=published(facts).version if step == PROVE and is_live else "",
         run=run,
     )
-    waits = job is not None and job.deleting
-    actions: tuple[Action, ...] = () if waits else (*outdated(facts.seen.jobs, step), CreateJob(manifest))
+    actions: tuple[Action, ...] = (*outdated(facts.seen.jobs, step), CreateJob(manifest))
+    if back or (job and job.deleting):  # two that move the head never run at once
+        actions = (DeleteJob(back.kind, back.name, back.uid),) if back and not back.deleting else ()
     does = "the first new pod" if step == PROVE else "what is served and moves the head"
     return _under_way(facts, step, run, f"the promote step proves {does}", actions)
 

@@ -26,5 +26,5 @@ def retention(facts: Facts) -> Retention | None:
     return Retention(
         keep_versions=facts.spec.model.keep_versions,
         in_use=tuple(sorted(names - {""})),
-        updates=tuple(sorted(one.uid for one in others if not one.promoted_from or one.is_reverting)),
+        updates=tuple(sorted(one.uid for one in others if not one.has_ended)),
     )

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skill_contract.manifest import VersionRef
-from skill_contract.outcome import Result
 from skill_operator.actions import Action, AddFinalizer, ApplyWeights, CreateJob, DeleteJob, RemoveFinalizer
 from skill_operator.api import ConditionType, Phase, Reason
 from skill_operator.conditions import without
-from skill_operator.manifests.job import REVERT, promote_job
-from skill_operator.observed import StepJob
-from skill_operator.status import Rollout, Status
-from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
+from skill_operator.manifests.job import REVERT
+from skill_operator.status import Failure, Rollout, Status
+from skill_operator.steps.head import back
 from skill_operator.steps.prove import begun
 from skill_operator.steps.roll import lost_rollout
 from skill_operator.steps.target import come_back, out_of_reach, who_rolls
@@ -32,9 +29,15 @@ from skill_operator.steps.verdict import (
 
 def learn_revert(facts: Facts) -> Status:
     """Returns what is known of the way back: that its step has begun."""
-    job = facts.seen.job(REVERT)
-    if job is None or job.deleting or facts.known.condition(ConditionType.REVERTED):
-        return facts.known
+    job, known = facts.seen.job(REVERT), facts.known
+    # Of an update that did not succeed it puts back what a promote step may have moved (see `head`).
+    if (
+        job is None
+        or job.deleting
+        or known.condition(ConditionType.REVERTED)
+        or not known.is_true(ConditionType.SUCCEEDED)
+    ):
+        return known
     return begun(facts, job, "reverting")
 
 
@@ -118,55 +121,19 @@ def _let_go(facts: Facts) -> tuple[Action, ...]:
 
 
 def _move_head(facts: Facts) -> Verdict | None:
-    job = facts.seen.job(REVERT)
-    said = answer(job) if job else None
-    if job and job.deleting:
-        return _going_back("the promote step that was refused before is removed first")
-    if job is None:
-        return _ask(facts, job)
-    if said and _is_unanswered(said) and (job.run < MAX_RUNS or said.is_store_away):
-        return _ask_again(facts, job, said)
-    if said is None:
-        waiting = why_waiting(job)
-        return _going_back(f"the promote step cannot start: {waiting}" if waiting else "the head is moved back")
-    if said.outcome and said.outcome.outcome == Result.SUCCEEDED:
+    found = back(facts, _going_back)
+    if found is None:
         return None
-    why = said.outcome.message if said.outcome else (said.failure or lost_too_often(job)).message
-    return _refuse(
-        facts,
-        f"the head was not moved back, and serving is unchanged: {why}; "
-        "to try again, set spec.revert to false and then to true",
-    )
-
-
-def _is_unanswered(said: Said) -> bool:
-    return said.lost or (said.failure is not None and said.failure.retriable)
-
-
-def _ask_again(facts: Facts, job: StepJob, said: Said) -> Verdict:
-    wait = next_run(job, facts.now) - facts.now
-    if wait <= 0:
-        return _ask(facts, job)
-    why = said.failure.message if said.failure else "its answer was lost"
-    return replace(_going_back(f"the promote step is tried again: {why}"), requeue_after=wait)
-
-
-def _ask(facts: Facts, job: StepJob | None) -> Verdict:
-    published, parent = facts.known.published, facts.known.parent
-    assert published is not None
-    assert parent is not None
-    manifest = promote_job(
-        facts.update,
-        facts.spec,
-        facts.images,
-        version=VersionRef(version=parent.version, digest=parent.digest),
-        parent_digest=published.digest,
-        step=REVERT,
-        run=job.run + 1 if job else 1,
-    )
+    if isinstance(found, Failure):
+        return _refuse(
+            facts,
+            f"the head was not moved back, and serving is unchanged: {found.message}; "
+            "to try again, set spec.revert to false and then to true",
+        )
+    starts = any(isinstance(action, CreateJob) for action in found.actions)
     # Held first: deleted with the head back and the pods not, they would be left to serve what is not the head.
-    hold = () if facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
-    return _going_back("the head is moved back", *hold, *outdated(facts.seen.jobs, REVERT), CreateJob(manifest))
+    hold = () if not starts or facts.update.holds_finalizer or facts.update.deleting else (AddFinalizer(),)
+    return replace(found, actions=(*hold, *found.actions))
 
 
 def _going_back(message: str, *actions: Action) -> Verdict:

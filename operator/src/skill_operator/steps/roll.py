@@ -11,6 +11,7 @@ from skill_operator.api import ConditionType, Phase, Reason, to_unix
 from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import MOST_PODS, Failure, Published, Rollout
+from skill_operator.steps.head import give_up
 from skill_operator.steps.pace import is_everywhere, time_is_up, unsteady
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
@@ -20,6 +21,7 @@ from skill_operator.steps.target import (
     how_far,
     is_all,
     let_go_on,
+    no_previous,
     not_created,
     person_needed,
     served_digest,
@@ -76,6 +78,9 @@ def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
         )
         message = f"{lacks} would never reach it; {wiring}"
         return person_needed(Reason.NOT_WIRED, message, ConditionType.NOT_WIRED)
+    missing = no_previous(facts, target)
+    if missing:
+        return missing
     if target.shared_cache:
         message = f"{target.title}: {target.shared_cache}"
         return person_needed(Reason.SHARED_KV_CACHE, message, ConditionType.SHARED_KV_CACHE)
@@ -188,8 +193,7 @@ def roll(facts: Facts) -> Verdict | None:
     if rollout is None:
         return None
     if target is None:
-        message = "the target was deleted during the rollout; the version stays published and is not the head"
-        return fail(facts, Failure(reason=Reason.TARGET_MISSING, message=message))
+        return give_up(facts, Reason.TARGET_MISSING, "the target was deleted during the rollout; the version stays")
     if target.weights != rollout.candidate:
         return _elsewhere(facts, rollout, target)
     found = fault(target, rollout) or _not_created(facts, rollout, target)
@@ -264,11 +268,11 @@ def _elsewhere(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     who = f" by {target.weights_manager}" if target.weights_manager else ""
     if target.weights == rollout.previous:
         message = f"{target.title} was taken back{who} during the rollout: a person decided, nothing is done"
-        return fail(facts, Failure(reason=Reason.MANUAL_ROLLBACK, message=message), phase=Phase.ROLLED_BACK)
+        return give_up(facts, Reason.MANUAL_ROLLBACK, message, Phase.ROLLED_BACK)
     message = (
         f"{target.place.words} was changed{who} to {target.weights!r} during the rollout: nothing is done against it"
     )
-    return fail(facts, Failure(reason=Reason.SUPERSEDED, message=message))
+    return give_up(facts, Reason.SUPERSEDED, message)
 
 
 def _apply(facts: Facts, rollout: Rollout, target: Target) -> Verdict:

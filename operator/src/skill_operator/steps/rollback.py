@@ -1,4 +1,4 @@
-"""Roll back: the same way, backwards, with the same proof; and loud where it does not arrive.
+"""Roll back: the same way, backwards, each pod proved by its digest; and loud where it does not arrive.
 
 Pure. Why the rollout failed is written down first; from then on only the way back is looked at.
 """
@@ -6,6 +6,7 @@ Pure. Why the rollout failed is written down first; from then on only the way ba
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from skill_contract.outcome import Result
 from skill_contract.step import Step
@@ -14,6 +15,7 @@ from skill_operator.api import ROLLBACK_ANNOTATION, ConditionType, Phase, Reason
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, RollbackNote, Rollout
 from skill_operator.steps.answers import answer
+from skill_operator.steps.head import as_before, call_off
 from skill_operator.steps.target import come_back, is_late, let_go_on, standing
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
 
@@ -42,6 +44,7 @@ def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = N
         reason=Reason.ROLLING_BACK,
         message=f"{reason}: {message}",
         known=facts.learn(rollout=rollout.model_copy(update={"rollback": rollback, "verified_at": None})),
+        actions=call_off(facts),
         requeue_after=0,
     )
 
@@ -60,7 +63,9 @@ def withdrawn(facts: Facts) -> Verdict | None:
 
 
 def _promoting(facts: Facts, rollout: Rollout) -> Verdict | None:
-    job = facts.seen.job(Step.PROMOTE)
+    job, target = facts.seen.job(Step.PROMOTE), facts.seen.target
+    if rollout.rollback or (target and target.weights != rollout.candidate):
+        return None  # it does not decide any more
     if job and not job.is_over:
         if rollout.promoting:  # it may have moved the head: to stop it would lose the answer
             return _going_back("deleted: waits for the promote step, which decides whether the new weights stay")
@@ -107,7 +112,7 @@ def _let_go(facts: Facts, message: str) -> Verdict:
 
 
 def roll_back(facts: Facts) -> Verdict | None:
-    """All pods on the version before, proved as the candidate was; then the update ends as rolled back."""
+    """All pods on the version before, each by its digest and ready; then the update ends as rolled back."""
     rollout = facts.known.rollout
     if rollout is None or rollout.rollback is None:
         return None
@@ -143,10 +148,11 @@ def _broken(target: Target, rollout: Rollout) -> tuple[DeletePod, ...]:
 
 def _arrived(facts: Facts, rollout: Rollout, rollback: Rollback, words: str) -> Verdict:
     """All pods are back: how long that took from the fault on is a promise that people want to see kept."""
-    back = rollback.model_copy(update={"finished_at": facts.time})
+    back = rollback.model_copy(update={"finished_at": rollback.finished_at or facts.time})
     known = facts.learn(rollout=rollout.model_copy(update={"rollback": back}))
     since = to_unix(rollback.fault_at) or to_unix(rollback.started_at) or facts.now
-    return _end(replace(facts, known=known), rollout, f"{words}, {facts.now - since:.0f} s after the fault")
+    took = (to_unix(back.finished_at) or facts.now) - since
+    return _end(replace(facts, known=known), rollout, f"{words}, {took:.0f} s after the fault")
 
 
 def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
@@ -208,6 +214,10 @@ def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
 def _end(facts: Facts, rollout: Rollout, how: str) -> Verdict:
     assert rollout.rollback is not None
     reason, why = rollout.rollback.reason, rollout.rollback.message
+    waiting, head = as_before(facts, partial(_on_the_way, facts, rollout.rollback))
+    if waiting:
+        return replace(waiting, known=facts.known)
+    how = f"{how}; {head}" if head else how
     if facts.update.deleting:
         return _let_go(facts, f"deleted during its rollout: {how}")
     phase = Phase.FAILED if reason in NOT_FOR_THE_CANDIDATE else Phase.ROLLED_BACK

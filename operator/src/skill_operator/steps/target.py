@@ -171,6 +171,18 @@ def person_needed(reason: Reason, message: str, mark: ConditionType | None = Non
     )
 
 
+def no_previous(facts: Facts, target: Target) -> Verdict | None:
+    """Pods that wait for an annotation are never ready before a first rollout, nor would they be after a rollback."""
+    if target.weights or not target.waiting_fetcher:
+        return None
+    message = (
+        f"{target.title} has no annotation sdft.dev/weights, and its init container {target.waiting_fetcher} no "
+        "SKILL_DEFAULT: its pods wait, and a rollback would have nothing to go back to; add to the container's env: "
+        f'- {{name: SKILL_DEFAULT, value: "{facts.spec.model.uri}"}}'
+    )
+    return person_needed(Reason.NO_PREVIOUS, message)
+
+
 def served_digest(target: Target) -> str:
     """Returns the digest that all standing pods fetched; empty where they differ or do not say."""
     digests = {_fetched(pod) for pod in standing(target)}

@@ -13,6 +13,7 @@ from skill_operator.api import WEIGHTS_ANNOTATION, to_unix
 from skill_operator.observed import ServingPod, Target
 from skill_operator.reading import container_status, is_true, last_end, why_unschedulable
 from skill_operator.targets import engine
+from skill_operator.targets.default import waiting_fetcher
 from skill_operator.targets.deployment import Deployment
 from skill_operator.targets.inferenceservice import InferenceService
 from skill_operator.targets.kind import Kind, Raw, Standing, at, owner
@@ -56,6 +57,7 @@ def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], contai
         unfit=standing.unfit,
         shared_cache=engine.shared_by_versions(standing.kv_cache) if standing.kv_cache else "",
         draft_model=standing.draft_model,
+        waiting_fetcher=waiting_fetcher(standing),
         given_up=standing.given_up,
         held=standing.held,
         keeps_broken_pods=standing.keeps_broken_pods,
