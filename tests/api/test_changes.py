@@ -170,6 +170,13 @@ def test_optional_parts_are_neither_added_nor_removed(api: Api, base, path, valu
     )
 
 
+@pytest.mark.parametrize(("base", "rate"), [("lora", "1e-4"), ("full", None)])
+def test_a_learning_rate_is_neither_written_nor_left_to_the_adaptation_later(api: Api, base, rate):
+    name = api.created(example(base))["metadata"]["name"]
+    message = refusal(api.change(name, one("method.optimizer.learningRate", rate)))
+    assert f'spec.method.optimizer: Invalid value: "object": {WAY_OUT}' in message
+
+
 def test_applying_the_same_file_again_changes_nothing(api: Api):
     first = api.created(example("minimal"))
     again = api.change("refund-tool", {"spec": example("minimal")["spec"]}).json()

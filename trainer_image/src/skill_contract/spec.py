@@ -7,9 +7,9 @@ Kubernetes API conventions forbid floats in a spec) and floats here.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from skill_contract.evaluation import Signature
 from skill_contract.model import Document
@@ -139,8 +139,14 @@ class Adaptation(Document):
         return (self.lora or LoRA()) if self.type == "LoRA" else None
 
 
+FULL_RATE, ADAPTER_RATE = 1e-5, 1e-4
+"""Learning rates where none is given. B of an adapter starts at zero (arXiv 2106.09685) and W moves only with it, so it
+takes about ten times as much."""
+
+
 class Optimizer(Document):
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    """The highest one. Left out: by the adaptation; a Method has it filled in."""
     schedule: Literal["Cosine", "Constant"] = "Cosine"
     warmup_steps: int = Field(10, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
@@ -162,6 +168,15 @@ class Method(Document):
     """Overrides `epochs` where given."""
     rollout: Rollout = Rollout()
     seed: int = Field(17, ge=0)
+
+    @model_validator(mode="after")
+    def _with_learning_rate(self) -> Self:
+        """Fills in the rate: one that is implied and the same one written make the same run and the same record."""
+        if self.optimizer.learning_rate is None:
+            rate = ADAPTER_RATE if self.adaptation.adapter else FULL_RATE
+            optimizer = self.optimizer.model_copy(update={"learning_rate": rate})
+            object.__setattr__(self, "optimizer", optimizer)  # frozen from here on
+        return self
 
 
 class Checkpoint(Document):
