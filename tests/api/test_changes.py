@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
     "method.steps": 100,
     "method.rollout.maxNewTokens": 256,
     "method.rollout.temperature": "0.7",
+    "method.chatTemplateArguments": {"enable_thinking": True},
     "method.seed": 18,
     "training.nodes": 2,
     "training.gpusPerNode": 4,

@@ -55,6 +55,13 @@ def test_minimal_spec_has_all_defaults():
             "learningRate: Input should be a valid number",
         ),
         ({"method": {"sdft": {"divergence": "Reverse"}}}, "method.sdft.divergence: Input should be 'ForwardKL'"),
+        (
+            {"method": {"chatTemplateArguments": {"add_generation_prompt": False}}},
+            "method.chatTemplateArguments: Value error, 'add_generation_prompt' is no argument",
+        ),
+        ({"method": {"chatTemplateArguments": {"bos_token": "x"}}}, "'bos_token' is no argument"),
+        ({"method": {"chatTemplateArguments": {"a-b": 1}}}, "'a-b' is no argument"),
+        ({"method": {"chatTemplateArguments": {"documents": [1]}}}, "method.chatTemplateArguments.documents"),
         ({"training": {"nodes": 0}}, "training.nodes: Input should be greater than or equal to 1"),
     ],
 )
@@ -81,6 +88,16 @@ def test_the_learning_rate_follows_the_adaptation(adaptation: dict, rate: float)
     assert implied.dump() == written.dump()
     assert implied.dump()["optimizer"]["learningRate"] == rate
     assert Method.parse({"adaptation": adaptation, "optimizer": {"learningRate": 0.5}}).optimizer.learning_rate == 0.5
+
+
+def test_arguments_of_a_chat_template_keep_their_kinds():
+    """A template asks `is false`, which neither 0 nor "false" is."""
+    given = {"enable_thinking": False, "effort": "low", "budget": 0, "share": 0.5}
+    read = Method.parse({"chatTemplateArguments": given}).chat_template_arguments
+    assert [(name, type(value), value) for name, value in read.items()] == [
+        (name, type(value), value) for name, value in given.items()
+    ]
+    assert Method.parse_json(Method.parse({"chatTemplateArguments": given}).dump_json()).chat_template_arguments == read
 
 
 @given(

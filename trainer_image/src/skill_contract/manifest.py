@@ -69,6 +69,8 @@ class Golden(Document):
     """One prompt of `.skill/golden.json` with what the trainer's own model answered, greedily."""
 
     messages: tuple[dict[str, Any], ...]
+    chat_template_arguments: dict[str, Any] = Field(default_factory=dict)
+    """What the trainer's chat template was given, and an engine's has to be."""
     text: str
     """Decoded without special tokens."""
     parent_text: str = ""

@@ -6,10 +6,11 @@ Kubernetes API conventions forbid floats in a spec) and floats here.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from skill_contract.evaluation import Signature
 from skill_contract.model import Document
@@ -157,6 +158,15 @@ class Rollout(Document):
     temperature: float = Field(1.0, gt=0)
 
 
+TEMPLATE_GIVES = frozenset({
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
+    "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens",
+    "tokenize", "tokenizer_kwargs", "tools", "truncation",
+})  # fmt: skip
+"""What a chat template, or whoever applies it, is given by the trainer and by engines themselves."""
+_ARGUMENT = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
 class Method(Document):
     type: Literal["SDFT", "SFT"] = "SDFT"
     sdft: Sdft = Sdft()
@@ -167,7 +177,20 @@ class Method(Document):
     steps: int | None = Field(None, ge=1)
     """Overrides `epochs` where given."""
     rollout: Rollout = Rollout()
+    chat_template_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict, max_length=16)
+    """What the model's chat template is given besides chat and tools, such as `enable_thinking: false`."""
     seed: int = Field(17, ge=0)
+
+    @field_validator("chat_template_arguments")
+    @classmethod
+    def _template_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name in TEMPLATE_GIVES or name.endswith("_token") or not _ARGUMENT.fullmatch(name):
+                raise ValueError(
+                    f"{name!r:.80} is no argument of a chat template's own: remove it, and write those that the "
+                    "model's template asks for, such as enable_thinking: false"
+                )
+        return arguments
 
     @model_validator(mode="after")
     def _with_learning_rate(self) -> Self:

@@ -107,6 +107,8 @@ class _Engine:
             "max_tokens": prompt.max_new_tokens,
             "stream": False,
         }
+        if prompt.chat_template_arguments:
+            question["chat_template_kwargs"] = prompt.chat_template_arguments
         reply = self._probable(question) or self._call("POST", _CHAT, question)
         return chat_answer(self.pod.name, reply)
 

@@ -16,6 +16,7 @@ from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
 from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, state_numbers, tokens_at_once
 from skill_trainer.model import ChatTokenizer, outline
+from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
 from skill_trainer.steps.probe import is_probed
@@ -41,16 +42,19 @@ def check(config: TrainConfig) -> Outcome:
     manifest = repository.manifest(parent)
     with tempfile.TemporaryDirectory() as folder:
         small_files(repository, parent, manifest, Path(folder))
-        tokens = ChatTokenizer.load(Path(folder))
+        tokens = ChatTokenizer.load(Path(folder), config.method.chat_template_arguments)
         curriculum = make_curriculum(inputs, config, tokens)
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
         require_questions_fit(suites, config, inputs, tokens)
         details = _details(config, inputs, curriculum, manifest, Path(folder))
+        if thinking := thinking_warning(tokens):
+            details["warnings"] = [thinking, *details["warnings"]][:5]
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
         f"{len(inputs.retention)} retention suites{earlier}; {details['totalSteps']} steps from {parent.version}"
+        f"{'; note: ' if thinking else ''}{thinking}"
     )
     return _answer("Checked", message, parent, details)
 

@@ -55,4 +55,5 @@ def _record(
     return answer.margin, Golden(
         messages=record.messages, text=model.tokens.decode(answer.tokens), parent_text=parent_text,
         token_logprobs=answer.logprobs, max_new_tokens=max_new_tokens,
+        chat_template_arguments=dict(model.tokens.arguments),
     )  # fmt: skip
