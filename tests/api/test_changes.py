@@ -12,6 +12,7 @@ pytestmark = pytest.mark.api
 WAY_OUT = "immutable: create a new SkillUpdate"
 ONLY_ONE_VALUE = {"serving.strategy"}
 TEMPLATE = "training.template"
+WHILE_SUSPENDED = {"training.gracePeriodSeconds"}
 
 # A valid other value for each immutable field of full.yaml.
 OTHER: dict[str, Any] = {
@@ -112,7 +113,7 @@ def name(api: Api) -> str:
 
 def test_every_field_is_tried():
     """A new field of the schema must be put into one of the tables."""
-    tried = OTHER.keys() | FREE.keys() | UNION | ONLY_ONE_VALUE
+    tried = OTHER.keys() | FREE.keys() | UNION | ONLY_ONE_VALUE | WHILE_SUSPENDED
     missing = {path for path in leaves(SPEC) if not path.startswith((TEMPLATE, "method.adaptation.lora"))} - tried
     assert not missing
 
@@ -137,9 +138,10 @@ def test_the_deadline_only_grows(api: Api, name):
     assert "may only grow: write at least the value before" in message
 
 
-def test_the_template_changes_only_while_suspended(api: Api, name):
+def test_where_and_how_pods_run_changes_only_while_suspended(api: Api, name):
     deep = "training.template.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"
-    for path, value in [("training.template.nodeSelector.zone", "b"), (deep, []), ("training.template.volumes", [])]:
+    for path, value in [("training.template.nodeSelector.zone", "b"), (deep, []), ("training.template.volumes", []),
+                        ("training.gracePeriodSeconds", 1800)]:  # fmt: skip
         change = one(path, value)
         assert "write suspend: true together with the change" in refusal(api.change(name, change))
         assert api.change(name, put(change, "spec.suspend", True)).status_code == 200

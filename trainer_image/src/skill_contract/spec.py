@@ -221,6 +221,8 @@ class Training(Document):
     template: dict[str, Any] = Field(default_factory=dict)
     checkpoint: Checkpoint = Checkpoint()
     failure_policy: FailurePolicy = FailurePolicy()
+    grace_period_seconds: int = Field(120, ge=30, le=7200)
+    """From SIGTERM to SIGKILL: for the step that runs, and for a checkpoint on its way to the store."""
     active_deadline_seconds: int = Field(86400, ge=60)
 
 

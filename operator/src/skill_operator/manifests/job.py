@@ -38,8 +38,6 @@ PROVE = "prove"
 
 CHECK_DEADLINE_SECONDS = 3600
 PROMOTE_DEADLINE_SECONDS = 900
-TRAIN_GRACE_SECONDS = 120
-"""From SIGTERM to SIGKILL: the trainer ends the step that it is in and saves a checkpoint."""
 _SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 
 
@@ -75,7 +73,7 @@ def train_job(
         resources=_with_gpus(training),
         template=_with_shared_memory(training),
         ports=[{"name": "progress", "containerPort": PROGRESS_PORT}],
-        grace_seconds=TRAIN_GRACE_SECONDS,
+        grace_seconds=training.grace_period_seconds,
     )
     job = _job(
         update, Step.TRAIN, run, images, pod,
