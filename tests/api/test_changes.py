@@ -12,6 +12,7 @@ pytestmark = pytest.mark.api
 WAY_OUT = "immutable: create a new SkillUpdate"
 ONLY_ONE_VALUE = {"serving.strategy"}
 TEMPLATE = "training.template"
+WHILE_SUSPENDED = {"training.gracePeriodSeconds"}
 
 # A valid other value for each immutable field of full.yaml.
 OTHER: dict[str, Any] = {
@@ -45,6 +46,7 @@ OTHER: dict[str, Any] = {
     "method.steps": 100,
     "method.rollout.maxNewTokens": 256,
     "method.rollout.temperature": "0.7",
+    "method.chatTemplateArguments": {"enable_thinking": True},
     "method.seed": 18,
     "training.nodes": 2,
     "training.gpusPerNode": 4,
@@ -111,7 +113,7 @@ def name(api: Api) -> str:
 
 def test_every_field_is_tried():
     """A new field of the schema must be put into one of the tables."""
-    tried = OTHER.keys() | FREE.keys() | UNION | ONLY_ONE_VALUE
+    tried = OTHER.keys() | FREE.keys() | UNION | ONLY_ONE_VALUE | WHILE_SUSPENDED
     missing = {path for path in leaves(SPEC) if not path.startswith((TEMPLATE, "method.adaptation.lora"))} - tried
     assert not missing
 
@@ -136,9 +138,10 @@ def test_the_deadline_only_grows(api: Api, name):
     assert "may only grow: write at least the value before" in message
 
 
-def test_the_template_changes_only_while_suspended(api: Api, name):
+def test_where_and_how_pods_run_changes_only_while_suspended(api: Api, name):
     deep = "training.template.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"
-    for path, value in [("training.template.nodeSelector.zone", "b"), (deep, []), ("training.template.volumes", [])]:
+    for path, value in [("training.template.nodeSelector.zone", "b"), (deep, []), ("training.template.volumes", []),
+                        ("training.gracePeriodSeconds", 1800)]:  # fmt: skip
         change = one(path, value)
         assert "write suspend: true together with the change" in refusal(api.change(name, change))
         assert api.change(name, put(change, "spec.suspend", True)).status_code == 200
@@ -168,6 +171,13 @@ def test_optional_parts_are_neither_added_nor_removed(api: Api, base, path, valu
     assert f"{WAY_OUT} ({path.split('.')[-1]} can be neither added nor removed" in refusal(
         api.change(name, one(path, value))
     )
+
+
+@pytest.mark.parametrize(("base", "rate"), [("lora", "1e-4"), ("full", None)])
+def test_a_learning_rate_is_neither_written_nor_left_to_the_adaptation_later(api: Api, base, rate):
+    name = api.created(example(base))["metadata"]["name"]
+    message = refusal(api.change(name, one("method.optimizer.learningRate", rate)))
+    assert f'spec.method.optimizer: Invalid value: "object": {WAY_OUT}' in message
 
 
 def test_applying_the_same_file_again_changes_nothing(api: Api):

@@ -13,7 +13,7 @@ from skill_contract.manifest import File, Manifest, digest_of, version_name
 from skill_contract.model import ContractError
 from skill_contract.outcome import MAX_BYTES, Outcome, Result
 from skill_contract.progress import Progress
-from skill_contract.spec import SkillUpdateSpec
+from skill_contract.spec import Method, SkillUpdateSpec
 from skill_contract.step import Step
 
 MINIMAL = {
@@ -55,6 +55,13 @@ def test_minimal_spec_has_all_defaults():
             "learningRate: Input should be a valid number",
         ),
         ({"method": {"sdft": {"divergence": "Reverse"}}}, "method.sdft.divergence: Input should be 'ForwardKL'"),
+        (
+            {"method": {"chatTemplateArguments": {"add_generation_prompt": False}}},
+            "method.chatTemplateArguments: Value error, 'add_generation_prompt' is no argument",
+        ),
+        ({"method": {"chatTemplateArguments": {"bos_token": "x"}}}, "'bos_token' is no argument"),
+        ({"method": {"chatTemplateArguments": {"a-b": 1}}}, "'a-b' is no argument"),
+        ({"method": {"chatTemplateArguments": {"documents": [1]}}}, "method.chatTemplateArguments.documents"),
         ({"training": {"nodes": 0}}, "training.nodes: Input should be greater than or equal to 1"),
     ],
 )
@@ -67,6 +74,30 @@ def test_problem_is_named_with_place_and_value(change: dict, words: str):
 def test_decimal_strings_of_the_spec_become_numbers():
     spec = SkillUpdateSpec.parse(MINIMAL | {"method": {"optimizer": {"learningRate": "1e-4"}}})
     assert spec.method.optimizer.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "rate"),
+    [({}, 1e-5), ({"type": "Full"}, 1e-5), ({"type": "LoRA"}, 1e-4), ({"type": "LoRA", "lora": {"rank": 8}}, 1e-4)],
+)
+def test_the_learning_rate_follows_the_adaptation(adaptation: dict, rate: float):
+    """One that is implied is recorded as one that is written is, and the two are the same method."""
+    implied = Method.parse({"adaptation": adaptation, "optimizer": {"schedule": "Constant"}})
+    written = Method.parse({"adaptation": adaptation, "optimizer": {"schedule": "Constant", "learningRate": str(rate)}})
+    assert implied == written
+    assert implied.dump() == written.dump()
+    assert implied.dump()["optimizer"]["learningRate"] == rate
+    assert Method.parse({"adaptation": adaptation, "optimizer": {"learningRate": 0.5}}).optimizer.learning_rate == 0.5
+
+
+def test_arguments_of_a_chat_template_keep_their_kinds():
+    """A template asks `is false`, which neither 0 nor "false" is."""
+    given = {"enable_thinking": False, "effort": "low", "budget": 0, "share": 0.5}
+    read = Method.parse({"chatTemplateArguments": given}).chat_template_arguments
+    assert [(name, type(value), value) for name, value in read.items()] == [
+        (name, type(value), value) for name, value in given.items()
+    ]
+    assert Method.parse_json(Method.parse({"chatTemplateArguments": given}).dump_json()).chat_template_arguments == read
 
 
 @given(

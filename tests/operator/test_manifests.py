@@ -84,6 +84,13 @@ def test_failure_policy_says_what_the_exit_codes_of_the_contract_mean():
     assert rules[2]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
+@pytest.mark.parametrize(("training", "seconds"), [({}, 120), ({"gracePeriodSeconds": 1800}, 1800)])
+def test_a_training_pod_has_the_time_to_save_that_the_user_gives_it(training: raw.Raw, seconds: int):
+    """In the other two there is nothing to save."""
+    graces = {step: pod_of(job)["terminationGracePeriodSeconds"] for step, job in jobs(training=training).items()}
+    assert graces == {"check": 30, "train": seconds, "promote": 30}
+
+
 @pytest.mark.parametrize(
     ("training", "resources"),
     [

@@ -55,6 +55,12 @@ def said(kind: str, truth: str, reason: str, message: str = "") -> raw.Raw:
 # -- the JobSet -----------------------------------------------------------------------------------------------------
 
 
+def test_every_pod_of_a_jobset_has_the_time_to_save_that_the_user_gives_it():
+    update, spec = made(training={"nodes": 2, "gpusPerNode": 8, "gracePeriodSeconds": 900})
+    (pods,) = train_jobset(update, spec, IMAGES)["spec"]["replicatedJobs"]
+    assert pods["template"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 900
+
+
 def test_one_node_trains_as_a_job_and_several_as_a_jobset():
     update, spec = made()
     assert train_workload(update, spec, IMAGES) == train_job(update, spec, IMAGES)

@@ -12,6 +12,7 @@ import pytest
 from skill_contract.manifest import Golden, GoldenSet, ToolCall
 from skill_contract.step import Pod
 from skill_store import prove as module
+from skill_store.proof import backwards
 from skill_store.prove import EngineRefused, EngineUnreachable, prove
 from tests.cluster.pki import Authority
 from tests.seaweedfs import free_ports
@@ -41,6 +42,15 @@ def test_the_question_is_greedy_and_what_all_engines_accept():
         "stream": False,
     }
     assert engine.bodies == [{**expected, "logprobs": True}, expected]
+
+
+def test_an_engine_is_told_what_the_trainers_chat_template_was():
+    told = {"enable_thinking": False}
+    prompts = tuple(each.model_copy(update={"chat_template_arguments": told}) for each in golden(2).prompts)
+    with Engine(candidate).serve() as engine:
+        prove([Pod(name="a", url=engine.url)], backwards(GoldenSet(prompts=prompts)))
+    assert [body["chat_template_kwargs"] for body in engine.bodies] == [told] * len(engine.bodies)
+    assert engine.bodies
 
 
 def test_an_engine_that_tells_how_probable_its_answer_was_is_asked_once():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -66,6 +67,24 @@ def test_a_run_begins_from_the_same_weights_wherever_it_stands_in_the_order(opti
     losses = {line["label"]: line["losses"] for line in lines(among)}
     assert losses["lora/sing/2"][0] == losses["sdft-ema/sing/2"][0]  # an adapter begins as nothing
     assert losses["lora/sing/2"][1] != losses["sdft-ema/sing/2"][1]
+
+
+def test_each_variant_is_asked_with_its_own_arguments_of_the_chat_template(options, tiny_llama_dir, tmp_path):
+    """They share one model: alone, or after a variant that was told something else, answers are the same."""
+    model = shutil.copytree(tiny_llama_dir, tmp_path / "model")
+    template = model / "chat_template.jinja"
+    template.write_text("{{ style }}" + template.read_text())
+    brief = {"name": "brief", "settings": ["method.type=SFT", "method.chatTemplateArguments.style=brief"]}
+    alone, among = (options(out=out, variants=["sft", brief], seeds=[1], only=only)
+                    for out, only in (("alone", ("brief",)), ("among", ())))  # fmt: skip
+    for given in (alone, among):
+        given.model = model
+        compare(given)
+    assert labels(among).count("base") == 2 * labels(alone).count("base")
+    made, wanted = ([without_times(line) for line in lines(each)] for each in (among, alone))
+    assert all(line in made for line in wanted)
+    plain = [line["losses"] for line in made if line["label"] == "sft/say/1"]
+    assert plain != [line["losses"] for line in made if line["label"] == "brief/say/1"]
 
 
 def without_times(line):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
 
 from skill_contract.manifest import Manifest
 from skill_contract.outcome import Result
-from skill_contract.spec import Data
+from skill_contract.spec import Data, Training
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
-from skill_trainer.steps.check import check
+from skill_trainer.steps.check import check, late_checkpoint
 from skill_trainer.steps.inputs import is_same_update, read_inputs
 from tests.trainer.core.conftest import method
 
@@ -27,7 +28,22 @@ def test_check_imports_the_base_and_names_the_parent(config):
     assert outcome.details["totalSteps"] == 4
     assert outcome.details["numParameters"] == pytest.approx(8816, rel=0.06)  # the file has a header, too
     assert outcome.details["memoryBytes"] > 8816 * 20
+    # Weights, two moments and teacher: a run of four steps is not probed, and has no best state.
+    assert outcome.details["checkpointBytes"] == 16 * outcome.details["numParameters"]
     assert len(outcome.encode()) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({}, r"a checkpoint has 140 GB, which .* training\.gracePeriodSeconds \(120\) at 1167 MB/s only: raise that"),
+        ({"nodes": 2}, "at 583 MB/s only"),
+        ({"gracePeriodSeconds": 900}, "^$"),
+        ({"gracePeriodSeconds": 350, "nodes": 2}, "^$"),
+    ],
+)
+def test_a_checkpoint_that_a_stopped_pod_could_hardly_save_is_noted(training, words):
+    assert re.search(words, late_checkpoint(20 * 7_000_000_000, Training.parse(training)))
 
 
 def test_check_twice_says_the_same(config):

@@ -6,10 +6,11 @@ Kubernetes API conventions forbid floats in a spec) and floats here.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from skill_contract.evaluation import Signature
 from skill_contract.model import Document
@@ -139,8 +140,14 @@ class Adaptation(Document):
         return (self.lora or LoRA()) if self.type == "LoRA" else None
 
 
+FULL_RATE, ADAPTER_RATE = 1e-5, 1e-4
+"""Learning rates where none is given. B of an adapter starts at zero (arXiv 2106.09685) and W moves only with it, so it
+takes about ten times as much."""
+
+
 class Optimizer(Document):
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    """The highest one. Left out: by the adaptation; a Method has it filled in."""
     schedule: Literal["Cosine", "Constant"] = "Cosine"
     warmup_steps: int = Field(10, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
@@ -149,6 +156,15 @@ class Optimizer(Document):
 class Rollout(Document):
     max_new_tokens: int = Field(512, ge=1)
     temperature: float = Field(1.0, gt=0)
+
+
+TEMPLATE_GIVES = frozenset({
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
+    "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens",
+    "tokenize", "tokenizer_kwargs", "tools", "truncation",
+})  # fmt: skip
+"""What a chat template, or whoever applies it, is given by the trainer and by engines themselves."""
+_ARGUMENT = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 class Method(Document):
@@ -161,7 +177,29 @@ class Method(Document):
     steps: int | None = Field(None, ge=1)
     """Overrides `epochs` where given."""
     rollout: Rollout = Rollout()
+    chat_template_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict, max_length=16)
+    """What the model's chat template is given besides chat and tools, such as `enable_thinking: false`."""
     seed: int = Field(17, ge=0)
+
+    @field_validator("chat_template_arguments")
+    @classmethod
+    def _template_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name in TEMPLATE_GIVES or name.endswith("_token") or not _ARGUMENT.fullmatch(name):
+                raise ValueError(
+                    f"{name!r:.80} is no argument of a chat template's own: remove it, and write those that the "
+                    "model's template asks for, such as enable_thinking: false"
+                )
+        return arguments
+
+    @model_validator(mode="after")
+    def _with_learning_rate(self) -> Self:
+        """Fills in the rate: one that is implied and the same one written make the same run and the same record."""
+        if self.optimizer.learning_rate is None:
+            rate = ADAPTER_RATE if self.adaptation.adapter else FULL_RATE
+            optimizer = self.optimizer.model_copy(update={"learning_rate": rate})
+            object.__setattr__(self, "optimizer", optimizer)  # frozen from here on
+        return self
 
 
 class Checkpoint(Document):
@@ -183,6 +221,8 @@ class Training(Document):
     template: dict[str, Any] = Field(default_factory=dict)
     checkpoint: Checkpoint = Checkpoint()
     failure_policy: FailurePolicy = FailurePolicy()
+    grace_period_seconds: int = Field(120, ge=30, le=7200)
+    """From SIGTERM to SIGKILL: for the step that runs, and for a checkpoint on its way to the store."""
     active_deadline_seconds: int = Field(86400, ge=60)
 
 

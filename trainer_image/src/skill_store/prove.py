@@ -127,6 +127,8 @@ class _Engine:
         }
         if prompt.tools:
             question["tools"] = list(prompt.tools)
+        if prompt.chat_template_arguments:
+            question["chat_template_kwargs"] = prompt.chat_template_arguments
         return chat_answer(self.pod.name, self._ask(question))
 
     def _ask(self, question: dict[str, Any]) -> Any:

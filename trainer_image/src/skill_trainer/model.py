@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,10 +47,12 @@ class ChatTokenizer:
     """Token ids that end an answer."""
     context: int
     """Most tokens that the model can read, prompt and answer together."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the template is given besides chat and tools."""
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Returns the tokenizer in a model folder.
+    def load(cls, folder: Path, arguments: Mapping[str, Any] | None = None) -> Self:
+        """Returns the tokenizer in a model folder, with arguments for its chat template.
 
         Raises:
             ModelInvalid: where one is missing or has no chat template.
@@ -73,19 +75,21 @@ class ChatTokenizer:
             )
         if not tokenizer.chat_template:
             raise ModelInvalid(f"{folder}: the tokenizer has no chat template: add the model's chat_template.jinja")
-        return cls(tokenizer, _end_of_turn(folder, tokenizer), config.get_text_config().max_position_embeddings)
+        context = config.get_text_config().max_position_embeddings
+        return cls(tokenizer, _end_of_turn(folder, tokenizer), context, arguments or {})
 
     def encode(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Returns the token ids of a chat up to where the assistant's answer begins."""
-        with faults_of_the_template():
-            return self.tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+        return self._apply(messages, tools, add_generation_prompt=True, tokenize=True, return_dict=False)
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
         """Returns what the chat template makes of a chat as text, up to the end of its last message."""
+        return self._apply(messages, tools, tokenize=False)
+
+    def _apply(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], **how: Any) -> Any:
         with faults_of_the_template():
-            return self.tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
+            chat, tools_or_none = list(messages), list(tools) or None
+            return self.tokenizer.apply_chat_template(chat, tools=tools_or_none, **how, **self.arguments)
 
     def encode_answer(self, text: str) -> list[int]:
         """Returns the token ids of an answer with its end of turn: what a model would have had to generate."""
@@ -112,14 +116,14 @@ class LanguageModel:
         """Whether several sequences can lie in one row, see `packing`."""
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Self:
-        """Returns the model in `folder` on a device.
+    def load(cls, folder: Path, device: torch.device, arguments: Mapping[str, Any] | None = None) -> Self:
+        """Returns the model in `folder` on a device, with arguments for its chat template.
 
         Raises:
             ModelInvalid: for pickled weights, custom code, no chat template, weights that are not exactly the model's,
                 or logits from more than a linear layer.
         """
-        tokens = ChatTokenizer.load(folder)
+        tokens = ChatTokenizer.load(folder, arguments)
         if not any(folder.glob("*.safetensors")):
             raise ModelInvalid(
                 f"{folder}: has no .safetensors files: convert the weights, pickled ones are never loaded"

@@ -12,12 +12,14 @@ from skill_contract.spec import Optimizer
 
 def learning_rate(step: int, total: int, optimizer: Optimizer) -> float:
     """Returns the learning rate of a step (from 0): linear warm-up, then constant or half a cosine towards 0."""
+    highest = optimizer.learning_rate
+    assert highest is not None  # a method's
     if step < optimizer.warmup_steps:
-        return optimizer.learning_rate * (step + 1) / (optimizer.warmup_steps + 1)
+        return highest * (step + 1) / (optimizer.warmup_steps + 1)
     if optimizer.schedule == "Constant":
-        return optimizer.learning_rate
+        return highest
     progress = (step - optimizer.warmup_steps) / max(1, total - optimizer.warmup_steps)
-    return optimizer.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return highest * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def generator(seed: int, purpose: str, counter: int) -> torch.Generator:

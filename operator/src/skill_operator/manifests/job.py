@@ -42,8 +42,6 @@ PROMOTE_SECONDS = 900
 """For a promote step to start, to ask a first round of pods and to move the head; image pull and queues count, too."""
 ROUND_SECONDS = 300
 """For each further round of pods (`PODS_AT_ONCE`) that it asks."""
-TRAIN_GRACE_SECONDS = 120
-"""From SIGTERM to SIGKILL: the trainer ends the step that it is in and saves a checkpoint."""
 _SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 
 
@@ -79,7 +77,7 @@ def train_job(
         resources=_with_gpus(training),
         template=_with_shared_memory(training),
         ports=[{"name": "progress", "containerPort": PROGRESS_PORT}],
-        grace_seconds=TRAIN_GRACE_SECONDS,
+        grace_seconds=training.grace_period_seconds,
     )
     job = _job(
         update, Step.TRAIN, run, images, pod,

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Bench:
         for config in (config for chain in chains for config in chain):
             require_supported(config)
             inputs = self._inputs_of(config)
-            make_curriculum(inputs, config, self._model.tokens)
+            make_curriculum(inputs, config, self._model_for(config).tokens)
 
     def steps(self, config: TrainConfig) -> int:
         """Returns the optimiser steps of one run."""
@@ -79,7 +80,8 @@ class Bench:
         """
         suites, state = self.suites(chain), self._origin
         asked = [[suite.name, suite.encode().decode()] for suite in suites]
-        keys = [_hash(state, asked, chain[0].method.rollout.max_new_tokens)]
+        given = chain[0].method.chat_template_arguments
+        keys = [_hash(state, asked, chain[0].method.rollout.max_new_tokens, *([given] if given else []))]
         for config in chain:
             state = _hash(state, *_taught(self._inputs_of(config)), config.method.dump())
             keys.append(_hash(state, asked, config.method.rollout.max_new_tokens))
@@ -118,6 +120,11 @@ class Bench:
     def _model(self) -> LanguageModel:
         return self._loaded[0]
 
+    def _model_for(self, config: TrainConfig) -> LanguageModel:
+        """Returns the one model, from now on with this run's arguments for its chat template."""
+        self._model.tokens = replace(self._model.tokens, arguments=config.method.chat_template_arguments)
+        return self._model
+
     def _restore_untrained(self) -> None:
         self._restore(self._loaded[1])
 
@@ -137,7 +144,7 @@ class Bench:
         return 0
 
     def _trained(self, key: str, config: TrainConfig, chain: Chain) -> Finished:
-        model, method, label, start = self._model, config.method, config.update.uid, time.monotonic()
+        model, method, label, start = self._model_for(config), config.method, config.update.uid, time.monotonic()
         curriculum = make_curriculum(self._inputs_of(config), config, model.tokens)
         losses, total = list[float](), curriculum.steps(method)
 
@@ -168,7 +175,7 @@ class Bench:
 
     def _scores(self, chain: Chain) -> dict[str, SuiteScores]:
         limit = chain[0].method.rollout.max_new_tokens
-        answer = answerer(self._model, student_messages, max_new_tokens=limit, between=lambda: None)
+        answer = answerer(self._model_for(chain[0]), student_messages, max_new_tokens=limit, between=lambda: None)
         return score(self.suites(chain), answer)
 
     @torch.no_grad()

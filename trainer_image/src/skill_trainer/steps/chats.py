@@ -1,20 +1,64 @@
-"""Makes sure that the model's chat template shows what the data say: some refuse roles, others silently drop tools."""
+"""Makes sure that the model's chat template shows what the data say: some refuse roles, others silently drop tools.
+
+And that it takes the arguments that it is given; whether it lets the model think before it answers is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateError
 
 from skill_trainer.data import DataError, Record
+from skill_trainer.errors import ConfigInvalid
 from skill_trainer.graders.json_value import NotJsonError
 from skill_trainer.graders.tool_call import TAG, calls_in
+from skill_trainer.model import ChatTokenizer
 from skill_trainer.prompts import Message
 
 Render = Callable[[Sequence[Message], Sequence[dict[str, Any]]], str]
 """From chat messages and tools to the text that the template makes of them."""
+SWITCHES = ("enable_thinking", "thinking")
+"""What templates call the argument that lets a model think before it answers (Qwen3; DeepSeek-V3.1, Granite)."""
+_OPEN, _CLOSED = "<think>", "</think>"
+_HELLO = ({"role": "user", "content": "Hello"},)
+
+
+def require_arguments_known(tokens: ChatTokenizer) -> None:
+    """Raises ConfigInvalid for an argument that the chat template does not speak of: it would be dropped silently."""
+    template = str(tokens.tokenizer.chat_template)
+    for name in tokens.arguments:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise ConfigInvalid(
+                f"method.chatTemplateArguments.{name}: the model's chat template does not ask for it, and would leave "
+                "it out without a word: remove it, or write the name that stands in the template"
+            )
+
+
+def thinking_warning(tokens: ChatTokenizer) -> str:
+    """Returns a sentence where the model is let think before it answers and nobody has said so; else nothing."""
+    if any(switch in tokens.arguments for switch in SWITCHES):
+        return ""
+    asked = tokens.encode(_HELLO)
+    off = (each for each in SWITCHES if _encoded(tokens, {each: False}) != asked)
+    if switch := next(off, ""):
+        way_out = f"write method.chatTemplateArguments: {{{switch}: false}}, or true where thoughts are meant"
+    elif (text := tokens.tokenizer.decode(asked)).rfind(_OPEN) > text.rfind(_CLOSED):
+        way_out = "raise maxNewTokens, and write demonstrations that think, too"
+    else:
+        return ""
+    return (
+        "the model's chat template lets it think before it answers; thoughts count among method.rollout.maxNewTokens, "
+        f"and graders read them as part of the answer: {way_out}"
+    )
+
+
+def _encoded(tokens: ChatTokenizer, arguments: Mapping[str, Any]) -> list[int]:
+    return replace(tokens, arguments={**tokens.arguments, **arguments}).encode(_HELLO)
 
 
 @contextmanager

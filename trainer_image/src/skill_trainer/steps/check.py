@@ -9,6 +9,7 @@ from typing import Any
 
 from skill_contract.manifest import Manifest, VersionRef
 from skill_contract.outcome import Outcome, Result
+from skill_contract.spec import Training
 from skill_contract.step import Step, TrainConfig
 from skill_store.repository import Repository
 from skill_trainer.adapter import AdapterSize
@@ -16,9 +17,13 @@ from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
 from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, state_numbers, tokens_at_once
 from skill_trainer.model import ChatTokenizer, outline
+from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
 from skill_trainer.steps.probe import is_probed
+
+EASY_BYTES_PER_SECOND = 200e6
+"""At which a pod writes to an object store without anybody's doing much for it; there are faster ones."""
 
 
 def check(config: TrainConfig) -> Outcome:
@@ -41,16 +46,23 @@ def check(config: TrainConfig) -> Outcome:
     manifest = repository.manifest(parent)
     with tempfile.TemporaryDirectory() as folder:
         small_files(repository, parent, manifest, Path(folder))
-        tokens = ChatTokenizer.load(Path(folder))
+        tokens = ChatTokenizer.load(Path(folder), config.method.chat_template_arguments)
         curriculum = make_curriculum(inputs, config, tokens)
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
         require_questions_fit(suites, config, inputs, tokens)
         details = _details(config, inputs, curriculum, manifest, Path(folder))
+        notes = [
+            each
+            for each in (thinking_warning(tokens), late_checkpoint(details["checkpointBytes"], config.training))
+            if each
+        ]
+        details["warnings"] = [*notes, *details["warnings"]][:5]
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
         f"{len(inputs.retention)} retention suites{earlier}; {details['totalSteps']} steps from {parent.version}"
+        + "".join(f"; note: {each}" for each in notes)
     )
     return _answer("Checked", message, parent, details)
 
@@ -115,6 +127,8 @@ def _details(
     trained = adapter.trained if adapter else shape.num_parameters
     steps = curriculum.steps(method)
     best = trained if is_probed(config, steps) else 0
+    # Student, two moments and teacher, and the best state's weights.
+    checkpoint_bytes = FP32 * (state_numbers(shape, method, adapter)[1] + best)
     return {
         "totalSteps": steps,
         "trainRecords": len(inputs.train),
@@ -122,11 +136,23 @@ def _details(
         "numParameters": shape.num_parameters,
         "memoryBytes": memory.peak,
         "trainedParameters": trained,
-        # Parent, candidate, one checkpoint (student, two moments, teacher), and the best state's weights.
-        "scratchBytes": 2 * weight_bytes + FP32 * (state_numbers(shape, method, adapter)[1] + best),
+        "checkpointBytes": checkpoint_bytes,
+        "scratchBytes": 2 * weight_bytes + checkpoint_bytes,  # parent and candidate beside it
         "dataDigest": inputs.data_digest,
         "warnings": list(inputs.warnings)[:5],
     }
+
+
+def late_checkpoint(size: int, training: Training) -> str:
+    """Returns a sentence where a pod that is stopped would hardly have the time to save `size` bytes; else nothing."""
+    grace = training.grace_period_seconds
+    needed = size / training.nodes / grace
+    if needed <= EASY_BYTES_PER_SECOND:
+        return ""
+    return (
+        f"a checkpoint has {size / 1e9:.0f} GB, which a pod that is stopped saves within training.gracePeriodSeconds "
+        f"({grace}) at {needed / 1e6:.0f} MB/s only: raise that, or what was learned since the last checkpoint is lost"
+    )
 
 
 def _answer(reason: str, message: str, ref: VersionRef, details: dict[str, Any]) -> Outcome:

@@ -18,13 +18,19 @@ from skill_trainer.prompts import (
     teacher_messages,
     tokenize,
 )
-from skill_trainer.steps.chats import naming, require_shown
+from skill_trainer.steps.chats import naming, require_arguments_known, require_shown
 from skill_trainer.steps.inputs import Inputs
 from skill_trainer.steps.measure import GainQuestions, gain_is_measured, gain_questions
 
 
 def make_curriculum(inputs: Inputs, config: TrainConfig, tokens: ChatTokenizer) -> Curriculum:
-    """Returns all that is taught, as token ids; raises PromptTooLong with the numbers where something does not fit."""
+    """Returns all that is taught, as token ids.
+
+    Raises:
+        PromptTooLong: with the numbers where something does not fit.
+        ConfigInvalid: for arguments that the chat template does not know.
+    """
+    require_arguments_known(tokens)
     new, rehearsed = (make_examples(records, config.method, tokens) for records in (inputs.train, inputs.rehearsed))
     return Curriculum(new, rehearsed, inputs.share)
 

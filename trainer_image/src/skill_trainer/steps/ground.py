@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +40,11 @@ class Ground:
     stored_suites: dict[str, bytes]
     suites: tuple[Suite, ...]
     """The new skill's first."""
+
+    def with_warning(self, warning: str) -> Ground:
+        """Returns the same ground with one more sentence for the report, where there is one."""
+        warnings = (*self.inputs.warnings, *([warning] if warning else []))
+        return replace(self, inputs=replace(self.inputs, warnings=warnings))
 
 
 def prepare(work: Workplace) -> Ground:

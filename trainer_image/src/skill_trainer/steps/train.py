@@ -17,6 +17,7 @@ from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, judge, overall
 from skill_trainer.model import LanguageModel
 from skill_trainer.report import SideBySide, side_by_side
+from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.data_facts import data_facts
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.fit import fit
@@ -65,7 +66,8 @@ def train_step(work: Workplace) -> Outcome:
 
 def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
-    model = LanguageModel.load(ground.parent, work.device)
+    model = LanguageModel.load(ground.parent, work.device, work.config.method.chat_template_arguments)
+    ground = ground.with_warning(thinking_warning(model.tokens))
     curriculum = make_curriculum(ground.inputs, work.config, model.tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
     data = data_facts(ground.inputs, ground.suites, curriculum, model.tokens)
