@@ -74,8 +74,8 @@ class Machine:
         products: list[Callable[[], object]] = [lambda: a @ b]
         if torch.backends.mkldnn.is_available() and not is_gpu:
             products.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))  # noqa: SLF001
-        rate = 2 * size**3 / min(_seconds(product, device) for product in products)
-        return cls(rate, 4 * len(many) / _seconds(many.sum, device), dtype.itemsize)
+        rate = 2 * size**3 / min(shortest(product, device) for product in products)
+        return cls(rate, 4 * len(many) / shortest(many.sum, device), dtype.itemsize)
 
 
 READ, REPEATS = 2**27, 8
@@ -117,7 +117,7 @@ def _step(sizes: Sizes, batch: Sequence[Example], answers: Sequence[int], machin
     return learn + generate, learn + max(generate, prefill + decode)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def shortest(work: Callable[[], object], device: torch.device) -> float:
     """Returns the shortest of a few times."""
     took: list[float] = []
     for _ in range(REPEATS):
