@@ -194,6 +194,8 @@ def _bad_fetch(pod: ServingPod) -> Fault | None:
         return None
     where = f" ({fetch.file})" if fetch.file and fetch.file not in fetch.message else ""
     message = f"pod {pod.name} could not fetch the version: {fetch.message}{where}"
+    if fetch.reason == "DigestMismatch":
+        message += f"; see what else is damaged with: skill-store verify {pod.weights.partition('@')[0]}"
     return Fault(fetch.reason, message, pod.fetch_ended)
 
 
