@@ -87,6 +87,15 @@ def test_what_another_try_cannot_mend_goes_back_at_once(reason: str):
     assert_failed(sim, "RolledBack", reason)
 
 
+def test_damaged_version_is_named_with_the_way_to_look_at_it():
+    sim = rolling()
+    sim.roll_first(message=raw.fetch_failed("DigestMismatch"), fetch_code=1, ready=False)
+    sim.settle()
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "RolledBack", "DigestMismatch", f"skill-store verify {raw.MODEL}/versions/{raw.CHILD[0]}")
+
+
 def test_no_room_for_one_more_pod_says_what_to_write():
     sim = rolling()
     sim.roll_first(message="", ready=False)

@@ -258,6 +258,82 @@ def test_inference_service_without_a_deployment_is_unfit():
     assert "workerSpec" in read("InferenceService", several, behind=predictor()).unfit
 
 
+# -- no room, no pods ----------------------------------------------------------------------------------------------
+
+IN_PLACE = "{maxSurge: 0, maxUnavailable: 1}"
+
+
+ROUTED = {"trafficRouting": {"nginx": {"stableIngress": "llm"}}}
+SURGING_GROUPS = {"rollingUpdateConfiguration": {"maxSurge": 1}}
+
+
+def deployment(**changes: Any) -> Raw:
+    return merged(raw.deployment(weights=CANDIDATE), changes)
+
+
+def surging(*path: str) -> Raw:
+    """A change of a spec that takes surge at this place to 0."""
+    inner: Raw = {"maxSurge": 0}
+    for step in reversed(path):
+        inner = {step: inner}
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "behind", "way_out"),
+    [
+        ("Deployment", deployment(), None, f"strategy: {{rollingUpdate: {IN_PLACE}}} in the Deployment"),
+        ("Rollout", rollout(), None, f"strategy: {{canary: {IN_PLACE}}} in the Rollout"),
+        ("Rollout", by_reference(), behind(), f"strategy: {{canary: {IN_PLACE}}} in the Rollout"),
+        ("Rollout", rollout(spec={"strategy": {"blueGreen": {}}}), None, "has 2 new pods before the old ones go"),
+        ("Rollout", rollout(spec={"strategy": {"canary": ROUTED}}), None, "dynamicStableScale: true in the Rollout"),
+        ("InferenceService", inference_service(), predictor(), f"rollingUpdate: {IN_PLACE}}} in the InferenceService"),
+        ("LeaderWorkerSet", leader_worker_set(spec={"rolloutStrategy": SURGING_GROUPS}), None,
+         f"rolloutStrategy: {{rollingUpdateConfiguration: {IN_PLACE}}} in the LeaderWorkerSet"),
+        ("LeaderWorkerSet", leader_worker_set(), None, "this LeaderWorkerSet adds no pod"),
+        ("StatefulSet", stateful_set(), None, "this StatefulSet adds no pod"),
+        ("Deployment", deployment(spec=surging("strategy", "rollingUpdate")), None, "this Deployment adds no pod"),
+        ("Rollout", rollout(spec=surging("strategy", "canary")), None, "this Rollout adds no pod"),
+    ],
+)  # fmt: skip
+def test_the_way_out_where_no_node_has_room_is_the_kind_s_own(
+    kind: str, document: Raw, behind: Raw | None, way_out: str
+):
+    seen = read(kind, document, behind=behind)
+    assert way_out in seen.room
+    assert ("in the Deployment" in seen.room) == ("in the Deployment" in way_out)
+
+
+def test_one_replica_that_is_replaced_in_place_is_an_outage():
+    assert "outage" in read("Deployment", deployment(spec={"replicas": 1})).room
+    assert "outage" not in read("Deployment", deployment()).room
+
+
+def refused_pods(kind: str = "ReplicaFailure", reason: str = "FailedCreate", status: str = "True") -> Raw:
+    """What a controller of ReplicaSets says of pods, or of a ReplicaSet, that it may not create."""
+    said = {"type": kind, "status": status, "reason": reason, "message": "exceeded quota: team"}
+    return {"status": {"conditions": [said | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "behind"),
+    [
+        ("Deployment", deployment(**refused_pods()), None),
+        ("Rollout", rollout(**refused_pods()), None),
+        ("Rollout", rollout(**refused_pods("Progressing", "ReplicaSetCreateError", "False")), None),
+        ("InferenceService", inference_service(), merged(predictor(), refused_pods())),
+    ],
+)
+def test_pods_that_may_not_be_created_are_seen_where_a_kind_says_so(kind: str, document: Raw, behind: Raw | None):
+    seen = read(kind, document, behind=behind)
+    assert (seen.uncreated, seen.uncreated_since) == ("exceeded quota: team", 1767225600.0)
+
+
+def test_what_a_paused_rollout_said_of_its_pods_is_old():
+    paused = merged(rollout(**refused_pods()), {"status": {"phase": "Paused"}})
+    assert (read("Rollout", paused).uncreated, read("Rollout", rollout()).uncreated) == ("", "")
+
+
 # -- what becomes of it ---------------------------------------------------------------------------------------------
 
 

@@ -164,6 +164,8 @@ class Target:
     """Why a rollout of it cannot be held after its first new pod; empty where it can."""
     template: str = ""
     """Names its pod template without the version: another name, another template."""
+    room: str = ""
+    """The way out where no node has room for a pod of it; empty where its kind knows none."""
     uncreated: str = ""
     """Why pods are not even created, in Kubernetes' words (quota, admission); empty where they are."""
     uncreated_since: float | None = None

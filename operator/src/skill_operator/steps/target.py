@@ -129,11 +129,7 @@ def surge_blocked(target: Target) -> dict[str, str]:
     stuck = next((pod for pod in standing(target) if "Insufficient" in pod.unschedulable), None)
     if stuck is None:
         return {}
-    alone = ", which with one replica is an outage for as long as its engine takes to start" * (target.replicas == 1)
-    message = (
-        f"no node has room for one more pod ({stuck.unschedulable}); to replace pods in place{alone}, set "
-        "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} in the Deployment"
-    )
+    message = f"no node has room for pod {stuck.name} ({stuck.unschedulable}); {target.room or 'make room for it'}"
     return {ConditionType.SURGE_BLOCKED: message}
 
 
@@ -211,6 +207,8 @@ def _bad_fetch(pod: ServingPod) -> Fault | None:
         return None
     where = f" ({fetch.file})" if fetch.file and fetch.file not in fetch.message else ""
     message = f"pod {pod.name} could not fetch the version: {fetch.message}{where}"
+    if fetch.reason == "DigestMismatch":
+        message += f"; see what else is damaged with: skill-store verify {pod.weights.partition('@')[0]}"
     return Fault(fetch.reason, message, pod.fetch_ended)
 
 

@@ -52,6 +52,7 @@ def _told(standing: Standing, name: str, config_map: Raw | None) -> Standing:
         pauser=(owner(annotated, place.hold) or "somebody") if is_held else "",
         unheld=_UNHELD,
         unfit="",
+        room="",  # no pod is replaced
         keeps_broken_pods=False,
     )
 

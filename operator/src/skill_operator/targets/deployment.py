@@ -8,7 +8,7 @@ from skill_contract.spec import SkillUpdateSpec
 from skill_operator.api import to_unix
 from skill_operator.manifests import serving
 from skill_operator.reading import true_conditions
-from skill_operator.targets.kind import Raw, Standing, is_seen, of_one_template, owner
+from skill_operator.targets.kind import Raw, Standing, is_seen, of_one_template, owner, room
 
 NO_PODS = "it has 0 replicas, so that no pod can show what it serves: scale it up"
 
@@ -21,13 +21,14 @@ class Deployment:
         return ""
 
     def read(self, raw: Raw, _: Raw | None, /) -> Standing:
-        refused = true_conditions(raw).get("ReplicaFailure") or {}
+        uncreated, uncreated_since = uncreated_pods(raw)
         return replace(
             of_one_template(self, raw, rollout_state(raw)),
             pauser=_pauser(raw),
             unheld=_unheld(raw["spec"].get("strategy") or {}),
-            uncreated=refused.get("message", ""),
-            uncreated_since=to_unix(refused.get("lastTransitionTime")),
+            room=_room(raw["spec"]),
+            uncreated=uncreated,
+            uncreated_since=uncreated_since,
         )
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
@@ -42,6 +43,22 @@ def _pauser(deployment: Raw) -> str:
 
 def _unheld(strategy: Raw) -> str:
     return "strategy Recreate replaces all pods at once" if strategy.get("type") == "Recreate" else ""
+
+
+def _room(spec: Raw) -> str:
+    strategy = spec.get("strategy") or {}
+    rolling = {"maxSurge": 0} if strategy.get("type") == "Recreate" else strategy.get("rollingUpdate") or {}
+    setting = "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} in the Deployment"
+    return room(Deployment.name, setting, rolling, spec.get("replicas", 1))
+
+
+def uncreated_pods(raw: Raw) -> tuple[str, float | None]:
+    """Returns why pods are not even created, and since when (Unix seconds), by what a controller of ReplicaSets says.
+
+    Source: kube-controller-manager, deployment/sync.go, `calculateStatus`: the condition of a ReplicaSet, passed on.
+    """
+    refused = true_conditions(raw).get("ReplicaFailure") or {}
+    return refused.get("message", ""), to_unix(refused.get("lastTransitionTime"))
 
 
 def rollout_state(deployment: Raw) -> tuple[bool, str]:

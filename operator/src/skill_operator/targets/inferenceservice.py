@@ -11,9 +11,9 @@ from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
 from skill_operator.api import WEIGHTS_ANNOTATION, WEIGHTS_FIELD_PATH
 from skill_operator.reading import is_true
-from skill_operator.targets.deployment import rollout_state
+from skill_operator.targets.deployment import rollout_state, uncreated_pods
 from skill_operator.targets.engine import draft_model, kv_cache
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, selector
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, room, selector
 
 SCHEME = "skill://"
 _SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
@@ -34,6 +34,7 @@ class InferenceService:
         is_settled, state = _rollout_state(raw, behind)
         template: Raw = behind["spec"]["template"] if behind else {"spec": {}}
         path = ("spec", "predictor", "annotations")
+        uncreated, uncreated_since = uncreated_pods(behind or {})
         return Standing(
             annotated=raw,
             place=Place(self.api_version, self.name, self.plural, raw["metadata"]["name"], (path,)),
@@ -47,6 +48,9 @@ class InferenceService:
             state=state,
             template=fingerprint(template),
             unfit=_unfit(raw, self.behind(raw), is_there=behind is not None),
+            room=_room(behind["spec"]) if behind else "",
+            uncreated=uncreated,
+            uncreated_since=uncreated_since,
         )
 
     def wiring(self, spec: SkillUpdateSpec) -> str:
@@ -58,6 +62,19 @@ spec:
     model:
       storageUri: {SCHEME}{repository}
 or give its predictor an init container of its own that takes {WEIGHTS_FIELD_PATH} for SKILL_WEIGHTS"""
+
+
+def _room(deployment: Raw) -> str:
+    """KServe takes back what is changed in its Deployment, and writes there what the predictor says.
+
+    Source: KServe, ComponentExtensionSpec, `deploymentStrategy`.
+    """
+    rolling = (deployment.get("strategy") or {}).get("rollingUpdate") or {}
+    setting = (
+        "spec.predictor.deploymentStrategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} in "
+        "the InferenceService"
+    )
+    return room(InferenceService.name, setting, rolling, deployment.get("replicas", 1))
 
 
 def _storage_initializer(template: Raw) -> tuple[str, ...]:

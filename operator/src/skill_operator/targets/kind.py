@@ -49,6 +49,8 @@ class Standing:
     pauser: str = ""
     unheld: str = "a rollout of this kind cannot be held"
     template: str = ""
+    room: str = ""
+    """The way out where no node has room for a pod of it; empty where the kind knows none."""
     uncreated: str = ""
     uncreated_since: float | None = None
     answering: tuple[str, str] | None = None
@@ -109,6 +111,23 @@ def of_one_template(kind: Kind, raw: Raw, progress: tuple[bool, str]) -> Standin
         state=state,
         template=fingerprint(template),
     )
+
+
+def room(kind: str, setting: str, rolling: Raw, replicas: int, *, default: str = "25%") -> str:
+    """Returns the way out where no node has room for a pod.
+
+    Args:
+        setting: with which its pods are replaced in place.
+        rolling: what it says of `maxSurge` now; `default` where it says nothing.
+        replicas: how many answer.
+    """
+    if str(rolling.get("maxSurge", default)) in {"0", "0%"}:
+        return (
+            f"this {kind} adds no pod while it rolls: somebody has taken the place of the one that went, or the new one"
+            " asks for more; make room or add a node"
+        )
+    alone = ", which with one replica is an outage for as long as its engine takes to start" * (replicas == 1)
+    return f"to replace pods in place{alone}, set {setting}"
 
 
 def fetchers(templates: Iterable[Raw]) -> tuple[str, ...]:

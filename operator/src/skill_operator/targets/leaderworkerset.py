@@ -11,7 +11,7 @@ from skill_operator.manifests import serving
 from skill_operator.reading import is_true
 from skill_operator.targets.deployment import NO_PODS
 from skill_operator.targets.engine import draft_model, kv_cache
-from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint
+from skill_operator.targets.kind import Raw, Standing, containers, fetchers, fingerprint, room
 
 _SET = "leaderworkerset.sigs.k8s.io/name"
 _LEADER = ("leaderworkerset.sigs.k8s.io/worker-index", "0")
@@ -44,6 +44,7 @@ class LeaderWorkerSet:
             state=state,
             template=fingerprint(*templates),
             unfit=_unfit(raw),
+            room=_room(raw["spec"]),
             answering=_LEADER,
         )
 
@@ -60,6 +61,16 @@ def _unfit(raw: Raw) -> str:
             f"{partition} keep what they have: set 0"
         )
     return ""
+
+
+def _room(spec: Raw) -> str:
+    """Source: LeaderWorkerSet v1, RollingUpdateConfiguration: `maxSurge` is 0 where nothing is said."""
+    rolling = (spec.get("rolloutStrategy") or {}).get("rollingUpdateConfiguration") or {}
+    setting = (
+        "rolloutStrategy: {rollingUpdateConfiguration: {maxSurge: 0, maxUnavailable: 1}} in the LeaderWorkerSet, whose "
+        "groups then go before new ones come"
+    )
+    return room(LeaderWorkerSet.name, setting, rolling, spec.get("replicas", 1), default="0")
 
 
 def _rollout_state(raw: Raw) -> tuple[bool, str]:

@@ -64,6 +64,7 @@ def target(kind: Kind, raw: Raw, standing: Standing, pods: Iterable[Raw], contai
         pauser=standing.pauser,
         unheld=standing.unheld,
         template=standing.template,
+        room=standing.room,
         uncreated=standing.uncreated,
         uncreated_since=standing.uncreated_since,
     )

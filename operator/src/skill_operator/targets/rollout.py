@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Place
+from skill_operator.api import to_unix
 from skill_operator.manifests import serving
-from skill_operator.targets.deployment import NO_PODS, Deployment
+from skill_operator.targets.deployment import NO_PODS, Deployment, uncreated_pods
 from skill_operator.targets.engine import draft_model, kv_cache
-from skill_operator.targets.kind import TEMPLATE_ANNOTATIONS, Raw, Standing, containers, fetchers, fingerprint, selector
+from skill_operator.targets.kind import (
+    TEMPLATE_ANNOTATIONS,
+    Raw,
+    Standing,
+    containers,
+    fetchers,
+    fingerprint,
+    room,
+    selector,
+)
 
 _OWN_PODS = "rollouts-pod-template-hash"
 """On every pod of a Rollout, and on no pod of the Deployment behind it."""
@@ -31,6 +41,8 @@ class Rollout:
         holder = behind or raw
         template = holder["spec"].get("template") or _EMPTY
         phase, message = _phase(raw, behind)
+        # While it is paused its controller leaves conditions as they were.
+        uncreated, uncreated_since = _uncreated(raw) if phase != "Paused" else ("", None)
         labels = raw["spec"].get("selector") or holder["spec"].get("selector") or {}
         return Standing(
             annotated=holder,
@@ -47,6 +59,9 @@ class Rollout:
             unfit=_unfit(raw, behind),
             given_up=f"was given up by its own controller: {message}" if phase == "Degraded" else "",
             held=message if phase == "Paused" else "",
+            room=_room(raw["spec"]),
+            uncreated=uncreated,
+            uncreated_since=uncreated_since,
         )
 
     def _place(self, raw: Raw, behind: Raw | None) -> Place:
@@ -70,6 +85,34 @@ def _unfit(raw: Raw, behind: Raw | None) -> str:
         return f"its workloadRef {title} does not exist: create it"
     own = behind["spec"].get("replicas", 1)
     return f"{title} in its workloadRef still has {own} pods of its own: scale it to 0" if own else ""
+
+
+def _room(spec: Raw) -> str:
+    """Source: Argo Rollouts, CanaryStrategy: with traffic routing `maxSurge` has no say, and old pods stay."""
+    strategy = spec.get("strategy") or {}
+    canary, replicas = strategy.get("canary") or {}, spec.get("replicas", 1)
+    if "blueGreen" in strategy:
+        return (
+            f"its blueGreen strategy has {replicas} new pods before the old ones go: make room for them, or use canary"
+        )
+    if canary.get("trafficRouting") and not canary.get("dynamicStableScale"):
+        return (
+            "with trafficRouting old pods stay until all new ones are there: make room for them, or set "
+            "strategy.canary.dynamicStableScale: true in the Rollout"
+        )
+    setting = "strategy: {canary: {maxSurge: 0, maxUnavailable: 1}} in the Rollout"
+    return room(Rollout.name, setting, canary, replicas)
+
+
+def _uncreated(raw: Raw) -> tuple[str, float | None]:
+    """Returns why pods, or the ReplicaSet that would make them, are not created, and since when.
+
+    Source: Argo Rollouts, rollout/sync.go, `calculateRolloutConditions` and `createDesiredReplicaSet`.
+    """
+    for condition in (raw.get("status") or {}).get("conditions") or ():
+        if condition.get("reason") == "ReplicaSetCreateError" and condition.get("status") == "False":
+            return condition.get("message", ""), to_unix(condition.get("lastTransitionTime"))
+    return uncreated_pods(raw)
 
 
 def _phase(raw: Raw, behind: Raw | None) -> tuple[str, str]:

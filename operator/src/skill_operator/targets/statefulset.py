@@ -7,7 +7,7 @@ from dataclasses import replace
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.manifests import serving
 from skill_operator.targets.deployment import NO_PODS
-from skill_operator.targets.kind import Raw, Standing, is_seen, of_one_template
+from skill_operator.targets.kind import Raw, Standing, is_seen, of_one_template, room
 
 
 class StatefulSet:
@@ -21,6 +21,8 @@ class StatefulSet:
         return replace(
             of_one_template(self, raw, _rollout_state(raw)),
             unfit=_unfit(raw["spec"].get("updateStrategy") or {}),
+            # It has no maxSurge: a pod goes before the one of its name comes.
+            room=room(self.name, "", {"maxSurge": 0}, raw["spec"].get("replicas", 1)),
             keeps_broken_pods=raw["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
         )
 
