@@ -23,8 +23,8 @@ PULSE_SECONDS = 1.0
 _OF_ROLLBACKS = (
     Reason.ANALYSIS_FAILED, Reason.ANALYSIS_INCONCLUSIVE, Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED,
     Reason.OUTPUT_MISMATCH, Reason.POD_NOT_CREATED, Reason.PROGRESS_DEADLINE, Reason.ROLLOUT_ABORTED,
-    Reason.SOAK_UNSTEADY, "AccessDenied", "AdapterRefused", "BaseMismatch", "DigestMismatch", "EngineRefused",
-    "EngineUnreachable", "NoSpace", "NotFound",
+    Reason.FETCH_FAILED, Reason.SOAK_UNSTEADY, Reason.SURGE_BLOCKED, "AccessDenied", "AdapterRefused", "BaseMismatch",
+    "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
     "Checked", "CheckpointSaved", "DraftModel", "FirstPodProved", "GatePassed", "GateRejected", "HeartbeatLost",

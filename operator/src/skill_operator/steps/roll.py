@@ -19,6 +19,7 @@ from skill_operator.steps.target import (
     fault,
     how_far,
     is_all,
+    late_because,
     let_go_on,
     not_created,
     person_needed,
@@ -214,7 +215,8 @@ def _too_late(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     if broken:
         return begin_rollback(facts, Reason.SOAK_UNSTEADY, f"{broken}; {far}")
     seconds = facts.spec.serving.progress_deadline_seconds
-    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, f"no further pod was verified within {seconds} s: {far}")
+    reason = late_because(target, rollout.candidate)
+    return begin_rollback(facts, reason, f"no further pod was verified within {seconds} s: {far}")
 
 
 def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:

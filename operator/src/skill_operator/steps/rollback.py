@@ -11,14 +11,12 @@ from skill_contract.outcome import Result
 from skill_contract.step import Step
 from skill_operator.actions import Action, ApplyWeights, DeleteJob, DeletePod, News, NoteRollback, RemoveFinalizer
 from skill_operator.api import ROLLBACK_ANNOTATION, ConditionType, Phase, Reason, to_rfc3339, to_unix
+from skill_operator.conditions import taken_back_as
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, RollbackNote, Rollout
 from skill_operator.steps.answers import answer
 from skill_operator.steps.target import come_back, is_late, let_go_on, standing
 from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
-
-NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED, Reason.ENGINE_UNREACHABLE, Reason.POD_NOT_CREATED})
-"""Reasons that say nothing against the weights: another update was faster, nobody could ask. It counts as failed."""
 
 
 def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = None) -> Verdict:
@@ -210,7 +208,6 @@ def _end(facts: Facts, rollout: Rollout, how: str) -> Verdict:
     reason, why = rollout.rollback.reason, rollout.rollback.message
     if facts.update.deleting:
         return _let_go(facts, f"deleted during its rollout: {how}")
-    phase = Phase.FAILED if reason in NOT_FOR_THE_CANDIDATE else Phase.ROLLED_BACK
     message = f"{why}; rolled back: {how}"
     known = missed(facts, facts.known, ConditionType.ROLLED_OUT, reason, message)
-    return fail(facts, Failure(reason=reason, message=message), phase=phase, known=known)
+    return fail(facts, Failure(reason=reason, message=message), phase=taken_back_as(reason), known=known)

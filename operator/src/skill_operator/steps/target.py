@@ -116,12 +116,44 @@ def how_far(target: Target) -> str:
 
 def trouble(target: Target) -> str:
     """Returns what keeps a pod from serving, to be added to a sentence; empty where nothing does."""
-    pods = standing(target)
-    fetching = [pod.fetch for pod in pods if pod.fetch and pod.fetch.outcome != "Fetched"]
-    blocked = [f"; pod {pod.name} cannot start: {pod.blocked}" for pod in pods if pod.blocked]
-    if fetching:
-        return f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}"
-    return blocked[0] if blocked else ""
+    pods = [pod for pod in standing(target) if not pod.ready]
+    found = [next((words for pod in pods if (words := say(pod))), "") for say in _TROUBLES]
+    return "".join(f"; {words}" for words in found if words)
+
+
+def _no_node(pod: ServingPod) -> str:
+    return f"no node takes pod {pod.name}: {pod.unschedulable}" if pod.unschedulable else ""
+
+
+def _no_start(pod: ServingPod) -> str:
+    return f"pod {pod.name} cannot start: {pod.blocked}" if pod.blocked else ""
+
+
+def _no_fetch(pod: ServingPod) -> str:
+    failed = pod.fetch if pod.fetch and pod.fetch.outcome != "Fetched" else None
+    return f"a fetch failed: {failed.reason}: {failed.message}" if failed else ""
+
+
+def _no_life(pod: ServingPod) -> str:
+    return f"pod {pod.name}: {pod.dying}" if pod.dying and not _no_fetch(pod) else ""
+
+
+_TROUBLES = (_no_node, _no_start, _no_fetch, _no_life)
+"""Of each the first pod that has it is told of."""
+
+
+def late_because(target: Target, weights: str) -> Reason:
+    """Returns why the pods of a version were not up in time: where it is none of their own fault, what it was."""
+    if target.is_live and any(not pod.weights and pod.fetch is None for pod in standing(target)):
+        return Reason.ENGINE_UNREACHABLE  # an agent that has said nothing, or was not told yet
+    pods = [pod for pod in standing(target) if pod.weights == weights and not pod.ready]
+    if any("Insufficient" in pod.unschedulable for pod in pods):
+        return Reason.SURGE_BLOCKED
+    if any(pod.unschedulable or pod.blocked for pod in pods) or target.uncreated:
+        return Reason.POD_NOT_CREATED
+    # What ends before the version is fetched is no engine: of a live target the engine is there before.
+    unfetched = any(_no_fetch(pod) or (pod.dying and pod.fetch is None and not target.is_live) for pod in pods)
+    return Reason.FETCH_FAILED if unfetched else Reason.PROGRESS_DEADLINE
 
 
 def surge_blocked(target: Target) -> dict[str, str]:
