@@ -309,9 +309,33 @@ def test_manual_rollback_holds_and_says_how_to_go_on():
     sim.settle()
     assert (why(sim, "Stalled")[0], sim.annotation) == ("NotFound", CANDIDATE)
     assert "Automatic" in why(sim)[1]
+    sim.now += 4 * 3600
+    sim.body["spec"]["serving"]["rollback"] = "Automatic"
+    alerts = len(sim.alerts)
+    sim.settle()
+    assert (sim.annotation, sim.status.phase, len(sim.alerts)) == ("", "RollingBack", alerts)
+    sim.now += 1800
+    sim.settle()
+    assert "Stalled" not in truth(sim), "it has its whole time from there on"
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    words = "16200 s after the fault and 1800 s after the target was told to go back"
+    assert_failed(sim, "RolledBack", "NotFound", words)
+    assert sim.status.rollout.rollback.seconds == 1800
+
+
+def test_manual_rollback_that_does_not_arrive_is_loud_in_its_own_time():
+    sim = served()
+    sim.body["spec"]["serving"]["rollback"] = "Manual"
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("NotFound"), fetch_code=1, ready=False)
+    sim.settle()
+    sim.now += 4 * 3600
     sim.body["spec"]["serving"]["rollback"] = "Automatic"
     sim.settle()
-    assert sim.annotation == ""
+    sim.now += 1801
+    sim.settle()
+    assert why(sim, "Stalled")[0] == "RollbackFailed"
 
 
 def test_target_that_is_deleted_in_the_rollout_fails_the_update():

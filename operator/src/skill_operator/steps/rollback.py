@@ -16,7 +16,16 @@ from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, RollbackNote, Rollout
 from skill_operator.steps.answers import answer
 from skill_operator.steps.target import come_back, is_late, let_go_on, standing
-from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
+from skill_operator.steps.verdict import (
+    LOOK_AGAIN_SECONDS,
+    ROLLOUT_SECONDS,
+    Facts,
+    State,
+    Verdict,
+    deadline,
+    fail,
+    missed,
+)
 
 
 def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = None) -> Verdict:
@@ -25,15 +34,14 @@ def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = N
     Args:
         at: when the fault happened, Unix seconds; None: it is seen as it happens.
     """
-    rollout, serving = facts.known.rollout, facts.spec.serving
+    rollout = facts.known.rollout
     assert rollout is not None
-    assert serving is not None
     rollback = Rollback(
         reason=reason,
         message=message,
         fault_at=to_rfc3339(min(facts.now, at or facts.now)),
         started_at=facts.time,
-        deadline=to_rfc3339(facts.now + serving.progress_deadline_seconds),
+        deadline=deadline(facts),
     )
     return Verdict(
         phase=Phase.ROLLING_BACK,
@@ -143,8 +151,17 @@ def _arrived(facts: Facts, rollout: Rollout, rollback: Rollback, words: str) -> 
     """All pods are back: how long that took from the fault on is a promise that people want to see kept."""
     back = rollback.model_copy(update={"finished_at": facts.time})
     known = facts.learn(rollout=rollout.model_copy(update={"rollback": back}))
-    since = to_unix(rollback.fault_at) or to_unix(rollback.started_at) or facts.now
-    return _end(replace(facts, known=known), rollout, f"{words}, {facts.now - since:.0f} s after the fault")
+    return _end(replace(facts, known=known), rollout, f"{words}, {_how_long(facts, rollback)}")
+
+
+def _how_long(facts: Facts, rollback: Rollback) -> str:
+    """Returns how long it took; what a person took to decide is told beside it, for in that time nothing went back."""
+    began = to_unix(rollback.started_at) or facts.now
+    after = f"{facts.now - (to_unix(rollback.fault_at) or began):.0f} s after the fault"
+    told = to_unix(rollback.told_at)
+    if told is None or told <= began:
+        return after
+    return f"{after} and {facts.now - told:.0f} s after the target was told to go back"
 
 
 def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
@@ -165,12 +182,16 @@ def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
 
 
 def _take_back(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target) -> Verdict:
+    told = rollback
+    if rollback.told_at is None:  # from here on it has its time: what a person took to decide is no part of it
+        told = rollback.model_copy(update={"told_at": facts.time, "deadline": deadline(facts)})
+    known = facts.learn(rollout=rollout.model_copy(update={"rollback": told}))
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
     if refusal:
-        return _on_the_way(facts, rollback, refusal.message)
-    verdict = _on_the_way(facts, rollback, f"{target.title} is told the version before")
-    actions: tuple[Action, ...] = (*_note(facts, rollback), ApplyWeights(target.place, rollout.previous))
-    return replace(verdict, actions=actions, requeue_after=1)
+        return replace(_on_the_way(facts, told, refusal.message), known=known)
+    verdict = _on_the_way(facts, told, f"{target.title} is told the version before")
+    actions: tuple[Action, ...] = (*_note(facts, told), ApplyWeights(target.place, rollout.previous))
+    return replace(verdict, known=known, actions=actions, requeue_after=1)
 
 
 def noted(facts: Facts) -> Rollback | None:
@@ -186,8 +207,8 @@ def _note(facts: Facts, rollback: Rollback) -> tuple[NoteRollback, ...]:
 
 
 def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
-    deadline = to_unix(rollback.deadline)
-    if deadline is None or facts.now <= deadline:
+    until = to_unix(rollback.deadline)
+    if until is None or facts.now <= until:
         return _going_back(f"{rollback.reason}: {rollback.message}. {message}")
     text = (
         f"the rollback after {rollback.reason} has not finished before its deadline and goes on: {message}; look at "
