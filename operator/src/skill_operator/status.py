@@ -130,6 +130,10 @@ class Hold(Part):
     proved: bool = False
     proved_at: str | None = None
     """Since when the first new pod is analysed, where it is."""
+    pods: tuple[str, ...] = ()
+    """Names of the pods that are: with the last of them goes what was seen."""
+    lost: Count = 0
+    """How often the last of them went."""
     message: str = ""
     """How it ended: what was proved, or why all pods are judged at the end."""
 
@@ -217,6 +221,12 @@ class Rollout(Part):
     analysis: Analysed | None = None
     """What Prometheus said last: of the first new pod while it is held, then of all in this soak."""
     rollback: Rollback | None = None
+
+    @property
+    def watched_since(self) -> float | None:
+        """Since when what has to serve without a fault does: all pods, or the first new one; None: nothing does yet."""
+        held = self.hold
+        return to_unix(self.verified_at or (held.proved_at if held and not held.ended else None))
 
 
 class Failure(Part):

@@ -106,8 +106,12 @@ def time_is_up(facts: Facts, rollout: Rollout, target: Target) -> bool:
 
 
 def unsteady(facts: Facts, rollout: Rollout) -> str:
-    """Returns how the soak was broken again and again until its last end; empty where it was not."""
-    soak, serving = rollout.soak, facts.spec.serving
+    """Returns how pods went away again and again until the last end of soak or watch; empty where they did not."""
+    soak, serving, held = rollout.soak, facts.spec.serving, rollout.hold
+    if held and held.lost and not held.ended:
+        return (
+            f"the first new pod was proved and went away {held.lost} times before it had been watched for long enough"
+        )
     end = to_unix(soak.until) if soak else None
     if soak is None or serving is None or end is None or facts.now <= end or not soak.lost:
         return ""

@@ -212,9 +212,9 @@ def served_digest(target: Target) -> str:
 def fault(target: Target, rollout: Rollout) -> Fault | None:
     """Returns why the candidate cannot be served, where that is certain: its pods say so, or the target's controller.
 
-    An engine that ends while all pods soak has crashed, even if only once.
+    An engine that ends while all pods soak, or while the first new one is analysed, has crashed, even if only once.
     """
-    since = to_unix(rollout.verified_at)
+    since = rollout.watched_since
     before = {ended.uid: ended for ended in rollout.ended_before}
     for pod in standing(target):
         if pod.weights == rollout.candidate:
