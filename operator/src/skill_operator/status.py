@@ -85,6 +85,8 @@ class Rollback(Part):
     told_at: str | None = None
     """When the target was told to go back; with `rollback: Manual` that is when a person has decided."""
     deadline: str
+    most_back: Count = 0
+    """The most pods that were back at one time: one more has its time again."""
     finished_at: str | None = None
     """When every pod was back on the version before."""
 

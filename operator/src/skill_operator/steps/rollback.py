@@ -15,7 +15,7 @@ from skill_operator.conditions import taken_back_as
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, RollbackNote, Rollout
 from skill_operator.steps.answers import answer
-from skill_operator.steps.target import come_back, is_late, let_go_on, standing
+from skill_operator.steps.target import come_back, is_late, let_go_on, pods_back, standing
 from skill_operator.steps.verdict import (
     LOOK_AGAIN_SECONDS,
     ROLLOUT_SECONDS,
@@ -136,7 +136,17 @@ def _towards(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target)
     is_back, words = come_back(target, rollout)
     if is_back:
         return _arrived(facts, rollout, rollback, words)
-    return replace(_on_the_way(facts, rollback, words), actions=_broken(target, rollout))
+    further = _further(facts, rollback, len(pods_back(target, rollout)))
+    known = facts.learn(rollout=rollout.model_copy(update={"rollback": further}))
+    return replace(_on_the_way(facts, further, words), known=known, actions=_broken(target, rollout))
+
+
+def _further(facts: Facts, rollback: Rollback, count: int) -> Rollback:
+    """More pods than ever are back: the way back has its time again, as the way there had."""
+    if count <= rollback.most_back:
+        return rollback
+    until = max(rollback.deadline, deadline(facts))
+    return rollback.model_copy(update={"most_back": count, "deadline": until})
 
 
 def _broken(target: Target, rollout: Rollout) -> tuple[DeletePod, ...]:

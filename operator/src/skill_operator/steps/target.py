@@ -91,13 +91,18 @@ def is_all(target: Target, pods: tuple[ServingPod, ...]) -> bool:
 
 def come_back(target: Target, rollout: Rollout) -> tuple[bool, str]:
     """Returns whether a target that was told the version before a rollout serves it, and how far it is in words."""
-    digest = _digest_before(target, rollout)
-    back = verified(target, rollout.previous, digest)
+    back = pods_back(target, rollout)
     if is_all(target, back):
-        return True, f"all {len(back)} pods serve {digest or 'the version before'} again"
+        served = _digest_before(target, rollout) or "the version before"
+        return True, f"all {len(back)} pods serve {served} again"
     if target.is_settled and target.replicas == 0 and not target.pods:
         return True, "with 0 replicas nothing is served, and pods to come fetch the version before"
     return False, f"{len(back)}/{target.replicas} pods are back; {how_far(target)}"
+
+
+def pods_back(target: Target, rollout: Rollout) -> tuple[ServingPod, ...]:
+    """Returns the pods that serve the version before a rollout."""
+    return verified(target, rollout.previous, _digest_before(target, rollout))
 
 
 def _digest_before(target: Target, rollout: Rollout) -> str:
