@@ -214,6 +214,20 @@ def test_pod_that_came_in_the_soak_is_not_waited_for_without_end():
     assert sim.status.phase == "RollingBack"
 
 
+def test_soaks_before_a_night_without_pods_do_not_count_after_it():
+    sim = soaking()
+    sim.serving.pop()
+    sim.settle()
+    scaled(sim, 0)
+    sim.now += 8 * 3600
+    sim.settle()
+    scaled(sim, 2)
+    assert sim.status.phase == "Soaking"
+    sim.now += 20
+    blink(sim, 0, 59)
+    assert (sim.status.phase, sim.status.rollout.soak.begun) == ("Soaking", 2)
+
+
 def test_pod_that_is_lost_while_another_comes_begins_the_soak_anew():
     sim = soaking()
     scaled(sim, 3, ready=False)
