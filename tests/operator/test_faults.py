@@ -132,6 +132,7 @@ def test_rollout_that_is_late_says_what_kept_its_pods(break_it: Any, phase: str,
     sim.roll(digest=PARENT[1])
     sim.settle()
     assert_failed(sim, phase, reason, words, "rolled back")
+    assert ("set strategy: {rollingUpdate: {maxSurge: 0" in why(sim)[1]) == (reason == "SurgeBlocked")
 
 
 def test_no_room_for_one_more_pod_says_what_to_write():

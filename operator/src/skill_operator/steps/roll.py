@@ -215,8 +215,9 @@ def _too_late(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     if broken:
         return begin_rollback(facts, Reason.SOAK_UNSTEADY, f"{broken}; {far}")
     seconds = facts.spec.serving.progress_deadline_seconds
-    reason = late_because(target, rollout.candidate)
-    return begin_rollback(facts, reason, f"no further pod was verified within {seconds} s: {far}")
+    way_out = "".join(f"; {lines}" for lines in surge_blocked(target).values())
+    message = f"no further pod was verified within {seconds} s: {far}{way_out}"
+    return begin_rollback(facts, late_because(target, rollout.candidate), message)
 
 
 def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:
