@@ -181,6 +181,15 @@ def test_a_revert_without_serving_is_refused(judge: Api):
     assert "so write revert: false" in response.json()["message"]
 
 
+def test_a_canary_of_an_adapter_is_refused(judge: Api):
+    adapter = put(example("full"), "spec.method.adaptation", {"type": "LoRA", "lora": {"publish": "Adapter"}})
+    adapter = put(adapter, "spec.serving.strategy", "Adapter")
+    response = judge.create(put(adapter, "spec.serving.analysis.canarySeconds", 60))
+    assert "spec.serving.analysis.canarySeconds" in response.json()["message"]
+    assert "write canarySeconds: 0" in response.json()["message"]
+    judge.created(put(adapter, "spec.serving.analysis.canarySeconds", 0))
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

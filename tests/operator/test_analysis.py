@@ -14,7 +14,7 @@ from skill_operator.prometheus import one_value
 from skill_operator.steps.analysis import SAMPLES, judge
 from tests.operator import raw
 from tests.operator.raw import PARENT, PREVIOUS
-from tests.operator.seen import assert_failed, why
+from tests.operator.seen import assert_failed, promote_config, why
 from tests.operator.sim import Sim
 
 ANALYSIS: dict[str, Any] = {
@@ -321,6 +321,66 @@ def test_first_new_pod_of_which_too_little_is_known_may_be_taken_for_good():
     sim = watched(onInconclusive="Promote")
     wait(sim, 1900, **{SAMPLES: (3.0, 100.0)})
     assert (sim.annotation, is_paused(sim)) == (raw.CANDIDATE, False)
+
+
+def test_first_new_pod_whose_engine_ends_once_while_it_is_watched_is_the_last():
+    sim = watched()
+    wait(sim, 20)
+    ended = raw.terminated(1, "assertion", at=sim.now)
+    sim.serving[-1]["status"]["containerStatuses"][0] |= {"restartCount": 1, "lastState": {"terminated": ended}}
+    sim.settle()
+    assert (sim.status.phase, sim.annotation, is_paused(sim)) == ("RollingBack", PREVIOUS, False)
+    assert why(sim)[1].startswith("EngineCrash: the engine of pod support-llm-9")
+
+
+def replaced(sim: Sim, index: int = 10) -> None:
+    """The pod that was proved is evicted; the controller makes another one."""
+    sim.serving.pop()
+    status = raw.serving_status(raw.fetched(raw.CANDIDATE, raw.CHILD[1]))
+    sim.serving.append(raw.serving_pod(index, raw.CANDIDATE, status))
+    sim.settle()
+
+
+def test_pod_in_the_place_of_the_one_that_was_proved_is_proved_and_watched_from_the_beginning():
+    sim = watched()
+    wait(sim, 55)
+    replaced(sim)
+    assert (is_paused(sim), sim.job("prove")["status"]) == (True, {"active": 1}), "nobody has asked this one"
+    assert [pod.name for pod in promote_config(sim, "prove").pods] == ["support-llm-10"]
+    sim.finish("prove")
+    sim.settle()
+    assert (why(sim)[0], analysed(sim)) == ("Analysing", None)
+    wait(sim, 55)
+    assert is_paused(sim)
+    wait(sim, 5)
+    assert not is_paused(sim)
+
+
+def test_pods_that_are_evicted_again_and_again_end_the_watch():
+    sim = watched()
+    for index in range(80):
+        wait(sim, 55)
+        if sim.status.phase == "RollingBack":
+            break
+        replaced(sim, 10 + index)
+        sim.finish("prove")
+        sim.settle()
+    assert (sim.status.phase, sim.annotation, is_paused(sim)) == ("RollingBack", PREVIOUS, False)
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "Failed", "SoakUnsteady", "went away")
+
+
+def test_others_do_not_follow_one_that_is_not_ready():
+    sim = watched()
+    wait(sim, 55)
+    sim.serving[-1]["status"]["conditions"][0]["status"] = "False"
+    wait(sim, 20)
+    assert is_paused(sim)
+    assert "when it is ready again" in why(sim)[1]
+    sim.serving[-1]["status"]["conditions"][0]["status"] = "True"
+    wait(sim, 5)
+    assert not is_paused(sim)
 
 
 def test_person_may_let_the_others_follow_sooner():

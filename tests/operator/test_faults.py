@@ -74,17 +74,65 @@ def test_store_that_is_away_is_waited_for_until_the_deadline():
     sim.settle()
     sim.roll(digest=PARENT[1])
     sim.settle()
-    assert_failed(sim, "RolledBack", "ProgressDeadline", "s3 does not answer")
+    assert_failed(sim, "Failed", "FetchFailed", "s3 does not answer")
 
 
-@pytest.mark.parametrize("reason", ["NoSpace", "AccessDenied", "NotFound", "DigestMismatch"])
-def test_what_another_try_cannot_mend_goes_back_at_once(reason: str):
+@pytest.mark.parametrize(("reason", "phase"), [
+    ("NoSpace", "Failed"), ("AccessDenied", "Failed"), ("NotFound", "RolledBack"), ("DigestMismatch", "RolledBack"),
+])  # fmt: skip
+def test_what_another_try_cannot_mend_goes_back_at_once(reason: str, phase: str):
     sim = rolling()
     sim.roll_first(message=raw.fetch_failed(reason), fetch_code=1, ready=False)
     sim.settle()
     sim.roll(digest=PARENT[1])
     sim.settle()
-    assert_failed(sim, "RolledBack", reason)
+    assert_failed(sim, phase, reason)
+
+
+def no_node(sim: Sim, words: str) -> None:
+    """The first new pod is there, and the scheduler finds no node for it."""
+    sim.roll_first(message="", ready=False)
+    message = f"0/1 nodes are available: 1 {words}"
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    sim.serving[-1]["status"]["conditions"].append(unschedulable)
+
+
+def ends(sim: Sim, container: str, code: int, reason: str, restarts: int, **status: Any) -> None:
+    """The first new pod is there, and one of its containers ends again and again."""
+    sim.roll_first(**({"message": "", "ready": False} | status))
+    found = sim.serving[-1]["status"][f"{container}Statuses"]
+    found[0] |= {
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": raw.terminated(code, reason=reason)},
+        "restartCount": restarts,
+    }
+
+
+GOOD = raw.fetched(CANDIDATE, raw.CHILD[1])
+LATE = [
+    (lambda sim: no_node(sim, "Insufficient nvidia.com/gpu"), "Failed", "SurgeBlocked",
+     "no node takes pod support-llm-9: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"),
+    (lambda sim: no_node(sim, "node(s) had untolerated taint"), "Failed", "PodNotCreated", "untolerated taint"),
+    (lambda sim: ends(sim, "initContainer", 137, "OOMKilled", 6), "Failed", "FetchFailed",
+     "pod support-llm-9: container weights ended (OOMKilled, exit code 137, started again 6 times)"),
+    (lambda sim: ends(sim, "container", 1, "Error", 2, message=GOOD), "RolledBack", "ProgressDeadline",
+     "pod support-llm-9: container server ended (Error, exit code 1, started again 2 times)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("break_it", "phase", "reason", "words"), LATE, ids=[late[3] for late in LATE])
+def test_rollout_that_is_late_says_what_kept_its_pods(break_it: Any, phase: str, reason: str, words: str):
+    sim = rolling()
+    break_it(sim)
+    sim.settle()
+    assert words in why(sim)[1], "also while it is waited for"
+    sim.now += 1801
+    sim.settle()
+    assert sim.annotation == PREVIOUS
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, phase, reason, words, "rolled back")
+    assert ("set strategy: {rollingUpdate: {maxSurge: 0" in why(sim)[1]) == (reason == "SurgeBlocked")
 
 
 def test_damaged_version_is_named_with_the_way_to_look_at_it():
@@ -98,17 +146,11 @@ def test_damaged_version_is_named_with_the_way_to_look_at_it():
 
 def test_no_room_for_one_more_pod_says_what_to_write():
     sim = rolling()
-    sim.roll_first(message="", ready=False)
-    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
-    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    sim.serving[-1]["status"]["conditions"].append(unschedulable)
+    no_node(sim, "Insufficient nvidia.com/gpu")
     sim.settle()
     blocked = why(sim, "SurgeBlocked")[1]
     assert "Insufficient nvidia.com/gpu" in blocked
     assert "rollingUpdate: {maxSurge: 0, maxUnavailable: 1}" in blocked
-    sim.now += 1801
-    sim.settle()
-    assert sim.annotation == PREVIOUS
 
 
 def scaled(sim: Sim, replicas: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from skill_contract.outcome import Result
 from tests.operator import raw
 from tests.operator.live import LiveSim
-from tests.operator.raw import CANDIDATE, CHILD, PREVIOUS, Step
+from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS, Step
 from tests.operator.seen import why
 from tests.operator.sim import Sim
 
@@ -54,6 +54,23 @@ def test_rollout_that_comes_no_further_ends_a_deadline_after_its_last_pod():
     sim.settle()
     assert (sim.status.phase, sim.annotation) == ("RollingBack", PREVIOUS)
     assert "no further pod was verified within 1800 s: 2/4 verified" in why(sim)[1]
+
+
+def test_many_pods_that_go_back_one_after_the_other_have_time_for_each():
+    sim = of_many(20)
+    sim.roll()
+    sim.settle()
+    sim.serving[0]["status"]["containerStatuses"][0]["restartCount"] = 3
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingBack", PREVIOUS)
+    for index in range(19):
+        sim.now += 110
+        sim.serving[index] = raw.serving_pod(index, PREVIOUS, raw.serving_status(raw.fetched(PREVIOUS, PARENT[1])))
+        sim.settle()
+        assert why(sim)[0] == "RollingBack", index
+    sim.now += DEADLINE + 1
+    sim.settle()
+    assert why(sim, "Stalled")[0] == "RollbackFailed"
 
 
 def test_pod_that_goes_and_comes_back_gives_no_time():
@@ -195,6 +212,20 @@ def test_pod_that_came_in_the_soak_is_not_waited_for_without_end():
     sim.now += 1
     sim.settle()
     assert sim.status.phase == "RollingBack"
+
+
+def test_soaks_before_a_night_without_pods_do_not_count_after_it():
+    sim = soaking()
+    sim.serving.pop()
+    sim.settle()
+    scaled(sim, 0)
+    sim.now += 8 * 3600
+    sim.settle()
+    scaled(sim, 2)
+    assert sim.status.phase == "Soaking"
+    sim.now += 20
+    blink(sim, 0, 59)
+    assert (sim.status.phase, sim.status.rollout.soak.begun) == ("Soaking", 2)
 
 
 def test_pod_that_is_lost_while_another_comes_begins_the_soak_anew():

@@ -34,6 +34,10 @@ FAULTS = [
 ]  # fmt: skip
 
 
+ENVIRONMENT = {"NoSpace", "AccessDenied"}
+"""Say nothing about the weights."""
+
+
 @pytest.mark.parametrize(("pods", "reason", "word"), FAULTS, ids=[fault[1] + str(i) for i, fault in enumerate(FAULTS)])
 @pytest.mark.parametrize("previous", ["", PREVIOUS])
 def test_fault_on_the_candidate_rolls_back_and_proves_it(pods: dict[str, Any], reason: str, word: str, previous: str):
@@ -45,7 +49,7 @@ def test_fault_on_the_candidate_rolls_back_and_proves_it(pods: dict[str, Any], r
     assert not is_settled(sim.body)
     sim.roll(digest=PARENT[1])
     sim.settle()
-    assert_failed(sim, "RolledBack", reason, word, "rolled back")
+    assert_failed(sim, "Failed" if reason in ENVIRONMENT else "RolledBack", reason, word, "rolled back")
     assert truth(sim)["RolledOut"] == "False"
     assert sim.body["metadata"]["finalizers"] == []
 
@@ -98,10 +102,10 @@ def test_store_that_is_away_is_waited_for_until_the_deadline():
     assert "connection refused" in why(sim)[1]
     sim.now += 1801
     sim.settle()
-    assert why(sim)[1].startswith("ProgressDeadline")
+    assert why(sim)[1].startswith("FetchFailed")
     sim.roll(digest=PARENT[1])
     sim.settle()
-    assert_failed(sim, "RolledBack", "ProgressDeadline", "0/2")
+    assert_failed(sim, "Failed", "FetchFailed", "0/2", "connection refused")
 
 
 def test_engine_that_ends_in_the_soak_is_a_fault_at_once():
@@ -154,7 +158,10 @@ def test_pod_that_is_lost_in_the_soak_and_does_not_come_back_ends_the_rollout():
     ("result", "reason", "code", "phase"),
     [
         (Result.REJECTED, "OutputMismatch", 0, "RolledBack"),
+        (Result.FAILED, "VersionMissing", 42, "RolledBack"),
         (Result.FAILED, "HeadMoved", 42, "Failed"),
+        (Result.FAILED, "AccessDenied", 42, "Failed"),
+        (Result.FAILED, "ConfigInvalid", 42, "Failed"),
     ],
 )
 def test_promotion_that_is_refused_rolls_back(result: Result, reason: str, code: int, phase: str):
@@ -188,6 +195,22 @@ def test_engine_that_cannot_be_asked_is_asked_again_and_then_rolled_back():
     sim.roll(digest=PARENT[1])
     sim.settle()
     assert_failed(sim, "Failed", "EngineUnreachable", "rolled back")
+
+
+def test_promotion_that_runs_out_of_its_time_says_nothing_against_the_candidate():
+    sim = served()
+    sim.until_promoting()
+    for _ in range(5):
+        sim.fail("promote", raw.running(), "DeadlineExceeded")
+        sim.now += 300
+        sim.settle()
+    assert sim.annotation == ""
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    assert_failed(sim, "Failed", "DeadlineExceeded", "rolled back")
+    sim.body["status"]["phase"] = "somebody's"
+    sim.settle()
+    assert sim.status.phase == "Failed"
 
 
 @pytest.mark.parametrize("serving", [True, False], ids=["served", "published only"])
@@ -286,9 +309,33 @@ def test_manual_rollback_holds_and_says_how_to_go_on():
     sim.settle()
     assert (why(sim, "Stalled")[0], sim.annotation) == ("NotFound", CANDIDATE)
     assert "Automatic" in why(sim)[1]
+    sim.now += 4 * 3600
+    sim.body["spec"]["serving"]["rollback"] = "Automatic"
+    alerts = len(sim.alerts)
+    sim.settle()
+    assert (sim.annotation, sim.status.phase, len(sim.alerts)) == ("", "RollingBack", alerts)
+    sim.now += 1800
+    sim.settle()
+    assert "Stalled" not in truth(sim), "it has its whole time from there on"
+    sim.roll(digest=PARENT[1])
+    sim.settle()
+    words = "16200 s after the fault and 1800 s after the target was told to go back"
+    assert_failed(sim, "RolledBack", "NotFound", words)
+    assert sim.status.rollout.rollback.seconds == 1800
+
+
+def test_manual_rollback_that_does_not_arrive_is_loud_in_its_own_time():
+    sim = served()
+    sim.body["spec"]["serving"]["rollback"] = "Manual"
+    sim.until_published()
+    sim.roll(message=raw.fetch_failed("NotFound"), fetch_code=1, ready=False)
+    sim.settle()
+    sim.now += 4 * 3600
     sim.body["spec"]["serving"]["rollback"] = "Automatic"
     sim.settle()
-    assert sim.annotation == ""
+    sim.now += 1801
+    sim.settle()
+    assert why(sim, "Stalled")[0] == "RollbackFailed"
 
 
 def test_target_that_is_deleted_in_the_rollout_fails_the_update():

@@ -145,6 +145,8 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE = "ProgressDeadline"
     ROLLOUT_ABORTED = "RolloutAborted"
     POD_NOT_CREATED = "PodNotCreated"
+    SURGE_BLOCKED = "SurgeBlocked"
+    FETCH_FAILED = "FetchFailed"
     ENGINE_CRASH = "EngineCrash"
     ENGINE_UNREACHABLE = "EngineUnreachable"
     OUTPUT_MISMATCH = "OutputMismatch"
@@ -156,6 +158,15 @@ class Reason(StrEnum):
     REVERTING = "Reverting"
     REVERTED = "Reverted"
     REVERT_REFUSED = "RevertRefused"
+
+
+AGAINST_THE_CANDIDATE = frozenset({
+    Reason.ANALYSIS_FAILED, Reason.ANALYSIS_INCONCLUSIVE, Reason.ENGINE_CRASH, Reason.OUTPUT_MISMATCH,
+    Reason.PROGRESS_DEADLINE, Reason.ROLLOUT_ABORTED, "AdapterRefused", "BaseMismatch", "DigestMismatch",
+    "EngineRefused", "NotFound", "VersionMissing",
+})  # fmt: skip
+"""Reasons that a candidate was taken back for what it is, or for what it did not show. Any other says nothing about
+the weights (no room, no access, nobody could ask, another was faster): that update has failed."""
 
 
 @dataclass(frozen=True, slots=True)

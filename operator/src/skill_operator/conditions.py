@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from skill_operator.api import FINALIZER, ConditionType, Phase, to_rfc3339
+from skill_operator.api import AGAINST_THE_CANDIDATE, FINALIZER, ConditionType, Phase, to_rfc3339
 from skill_operator.status import Condition, Status, is_reverting
 
 MAX_MESSAGE = 32768
@@ -52,9 +52,15 @@ def ended_as(known: Status) -> Phase:
         return Phase.REVERTED if known.is_true(ConditionType.REVERTED) else Phase.SUCCEEDED
     if known.phase in ENDS["False"]:
         return Phase(known.phase)
-    if known.is_false(ConditionType.ROLLED_OUT):
-        return Phase.ROLLED_BACK
+    rolled_out = known.condition(ConditionType.ROLLED_OUT)
+    if rolled_out and rolled_out.status == "False":
+        return taken_back_as(rolled_out.reason)
     return Phase.REJECTED if known.is_false(ConditionType.EVALUATED) else Phase.FAILED
+
+
+def taken_back_as(reason: str) -> Phase:
+    """Returns the phase of an update whose candidate was taken back for this reason."""
+    return Phase.ROLLED_BACK if reason in AGAINST_THE_CANDIDATE else Phase.FAILED
 
 
 def is_settled(body: Mapping[str, Any]) -> bool:

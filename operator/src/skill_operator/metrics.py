@@ -23,8 +23,8 @@ PULSE_SECONDS = 1.0
 _OF_ROLLBACKS = (
     Reason.ANALYSIS_FAILED, Reason.ANALYSIS_INCONCLUSIVE, Reason.DELETING, Reason.ENGINE_CRASH, Reason.HEAD_MOVED,
     Reason.OUTPUT_MISMATCH, Reason.POD_NOT_CREATED, Reason.PROGRESS_DEADLINE, Reason.ROLLOUT_ABORTED,
-    Reason.SOAK_UNSTEADY, "AccessDenied", "AdapterRefused", "BaseMismatch", "DigestMismatch", "EngineRefused",
-    "EngineUnreachable", "NoSpace", "NotFound",
+    Reason.FETCH_FAILED, Reason.SOAK_UNSTEADY, Reason.SURGE_BLOCKED, "AccessDenied", "AdapterRefused", "BaseMismatch",
+    "DigestMismatch", "EngineRefused", "EngineUnreachable", "NoSpace", "NotFound",
 )  # fmt: skip
 _OF_EVENTS = (
     "Checked", "CheckpointSaved", "DraftModel", "FirstPodProved", "GatePassed", "GateRejected", "HeartbeatLost",
@@ -107,7 +107,9 @@ class Metrics:
         self.rollbacks = counter("rollbacks", "Rollbacks begun, by reason", "reason")
         _begin(self.rollbacks, (*_OF_ROLLBACKS, OTHER))
         self.rollback_seconds = histogram(
-            "rollback_seconds", "Seconds from a fault to every pod back on the version before", _MINUTES
+            "rollback_seconds",
+            "Seconds from a fault to every pod back on the version before, less what a person took to decide",
+            _MINUTES,
         )
         self.events = counter("events", "Kubernetes Events posted, by reason", "reason")
         _begin(self.events, (*_OF_EVENTS, OTHER))
@@ -178,9 +180,8 @@ class Metrics:
         if rollback and not (before.rollout and before.rollout.rollback):
             self.rollbacks.labels(rollback.reason if rollback.reason in _OF_ROLLBACKS else OTHER).inc()
         was_back = before.rollout and before.rollout.rollback and before.rollout.rollback.finished_at
-        if rollback and rollback.finished_at and not was_back:
-            since = _seconds(rollback.fault_at or rollback.started_at)
-            self.rollback_seconds.observe(_seconds(rollback.finished_at) - since)
+        if rollback and rollback.seconds is not None and not was_back:
+            self.rollback_seconds.observe(rollback.seconds)
         if after.rollout and after.is_final and not before.is_final:
             self.rollouts.labels("Promoted" if after.is_true(ConditionType.SUCCEEDED) else "NotPromoted").inc()
 

@@ -117,6 +117,9 @@ class ServingPod:
     """When the engine last ended, Unix seconds."""
     engine_message: str
     unschedulable: str
+    """Why no node takes it, in the scheduler's words; empty where one does."""
+    dying: str = ""
+    """Which container of it ends again and again, how and how often; empty where none does."""
     answers: bool = True
     """Requests go to it; not so to the workers of a group, which have the weights all the same."""
     base: str = ""

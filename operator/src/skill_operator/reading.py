@@ -266,6 +266,23 @@ def last_end(container: Raw) -> Raw:
     return state.get("terminated") or last.get("terminated") or {}
 
 
+_TAIL = 512
+"""Characters of a container's last words that are passed on."""
+
+
+def dying(status: Raw) -> str:
+    """Returns which container of a pod that does not come up has ended last, and how; empty where none has."""
+    containers = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    for container in containers:
+        ended = last_end(container)
+        if ended.get("exitCode"):
+            again = f", started again {container['restartCount']} times" if container.get("restartCount") else ""
+            how = f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}{again}"
+            words = str(ended.get("message") or "").strip()[-_TAIL:]
+            return f"container {container.get('name', '')} ended ({how}): {words}".rstrip(": ")
+    return ""
+
+
 def is_true(status: Raw, kind: str) -> bool:
     """Returns whether a status has a condition that is true."""
     return any(c["type"] == kind and c.get("status") == "True" for c in status.get("conditions") or ())

@@ -81,9 +81,23 @@ class Rollback(Part):
     fault_at: str | None = None
     """When it happened, as far as the cluster's clocks tell."""
     started_at: str
+    """When it was seen."""
+    told_at: str | None = None
+    """When the target was told to go back; with `rollback: Manual` that is when a person has decided."""
     deadline: str
+    most_back: Count = 0
+    """The most pods that were back at one time: one more has its time again."""
     finished_at: str | None = None
     """When every pod was back on the version before."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the way back took, from the fault on and without what a person took to decide; None: not over."""
+        began, told, finished = (to_unix(time) for time in (self.started_at, self.told_at, self.finished_at))
+        if began is None or finished is None:
+            return None
+        waited = max(0.0, told - began) if told is not None else 0.0
+        return max(0.0, finished - (to_unix(self.fault_at) or began) - waited)
 
 
 class RollbackNote(Part):
@@ -104,7 +118,7 @@ class RollbackNote(Part):
 
 def _fits(rollback: Rollback) -> bool:
     """Returns whether the API server would take it as a part of the status: anybody may have written the annotation."""
-    times = (rollback.fault_at, rollback.started_at, rollback.deadline, rollback.finished_at)
+    times = (rollback.fault_at, rollback.started_at, rollback.told_at, rollback.deadline, rollback.finished_at)
     written = all(_TIME.fullmatch(time) and to_unix(time) is not None for time in times if time is not None)
     return written and len(rollback.reason) <= MOST_REASON and len(rollback.message) <= MOST_MESSAGE
 
@@ -118,6 +132,10 @@ class Hold(Part):
     proved: bool = False
     proved_at: str | None = None
     """Since when the first new pod is analysed, where it is."""
+    pods: tuple[str, ...] = ()
+    """Names of the pods that are: with the last of them goes what was seen."""
+    lost: Count = 0
+    """How often the last of them went."""
     message: str = ""
     """How it ended: what was proved, or why all pods are judged at the end."""
 
@@ -205,6 +223,12 @@ class Rollout(Part):
     analysis: Analysed | None = None
     """What Prometheus said last: of the first new pod while it is held, then of all in this soak."""
     rollback: Rollback | None = None
+
+    @property
+    def watched_since(self) -> float | None:
+        """Since when what has to serve without a fault does: all pods, or the first new one; None: nothing does yet."""
+        held = self.hold
+        return to_unix(self.verified_at or (held.proved_at if held and not held.ended else None))
 
 
 class Failure(Part):

@@ -55,16 +55,10 @@ def _analysis(facts: Facts) -> Analysis | None:
 
 
 def _is_due(facts: Facts, analysis: Analysis, rollout: Rollout) -> bool:
-    since, last = _since(rollout), to_unix(rollout.analysis.at) if rollout.analysis else None
+    since, last = rollout.watched_since, to_unix(rollout.analysis.at) if rollout.analysis else None
     if since is None or rollout.rollback or facts.known.is_final or facts.seen.job(Step.PROMOTE):
         return False
     return facts.now >= (last + analysis.interval_seconds if last else since + analysis.warmup_seconds)
-
-
-def _since(rollout: Rollout) -> float | None:
-    """Returns since when what is analysed serves, Unix seconds: all pods, or the first new one; None: nothing is."""
-    held = rollout.hold
-    return to_unix(rollout.verified_at or (held.proved_at if held and not held.ended else None))
 
 
 def _about(query: str, namespace: str, pods: tuple[str, ...]) -> str:
@@ -78,7 +72,7 @@ def learn_analysis(facts: Facts) -> Status:
     analysis, rollout = _analysis(facts), facts.known.rollout
     if analysis is None or rollout is None or rollout.rollback or facts.known.is_final:
         return facts.known
-    if _since(rollout) is None:  # what was seen of the first pod, or of a soak that begins anew, does not count
+    if rollout.watched_since is None:  # what was seen of the first pod, or of a soak that begins anew, does not count
         return facts.learn(rollout=rollout.model_copy(update={"analysis": None}))
     said = {(answer.question.name, answer.question.before): answer for answer in facts.seen.answers}
     if not said:

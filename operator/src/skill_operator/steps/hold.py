@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skill_contract.outcome import Result
-from skill_operator.actions import ApplyWeights
+from skill_operator.actions import Action, ApplyWeights, DeleteJob
 from skill_operator.api import Phase, Reason, to_unix
 from skill_operator.manifests.job import PROVE
 from skill_operator.observed import ServingPod, Target
-from skill_operator.status import Hold, Rollout, Status
+from skill_operator.status import MOST_PODS, Hold, Rollout, Status
 from skill_operator.steps.analysis import canary_seconds, insist
 from skill_operator.steps.answers import answer
 from skill_operator.steps.prove import no, proving, put
@@ -51,7 +51,9 @@ def hold(facts: Facts) -> Verdict | None:
         return _begin(facts, rollout, target)
     if not rollout.hold.ended:
         since = to_unix(rollout.hold.proved_at)
-        return _watch_first(facts, rollout, since) if since else _prove_first(facts, rollout, rollout.hold, target)
+        if since:
+            return _watch_first(facts, rollout, rollout.hold, target, since)
+        return _prove_first(facts, rollout, rollout.hold, target)
     return let_go_on(facts, target, rollout.hold.message) if target.is_paused_by_us else None
 
 
@@ -86,7 +88,7 @@ def _prove_first(facts: Facts, rollout: Rollout, held: Hold, target: Target) -> 
     if job and not job.deleting and said is None:
         return proving(facts, job)
     if said and said.outcome and said.outcome.outcome == Result.SUCCEEDED:
-        return _proved(facts, rollout, held, said.outcome.message)
+        return _proved(facts, rollout, held, target, said.outcome.message)
     refused = no(facts, job, said) if job and said else None
     if refused:
         return refused
@@ -100,32 +102,61 @@ def _prove_first(facts: Facts, rollout: Rollout, held: Hold, target: Target) -> 
     return replace(_rolling(message), marks=surge_blocked(target))
 
 
-def _proved(facts: Facts, rollout: Rollout, held: Hold, message: str) -> Verdict:
+def _proved(facts: Facts, rollout: Rollout, held: Hold, target: Target, message: str) -> Verdict:
     """The first new pod is what it should be; the others follow, or it is watched for a while before."""
     proved = held.model_copy(update={"proved": True, "message": message})
     seconds = canary_seconds(facts)
     if not seconds:
         return _let_others_follow(facts, rollout, proved, message)
-    assert facts.spec.serving is not None
-    until = deadline(facts, later=seconds + facts.spec.serving.progress_deadline_seconds)  # the analysis has one, too
-    watched = proved.model_copy(update={"proved_at": facts.time})
+    pods = tuple(pod.name for pod in verified(target, rollout.candidate, published(facts).digest))
+    if not pods:
+        return _prove_anew(facts, rollout, held)
+    watched = proved.model_copy(update={"proved_at": facts.time, "pods": pods[:MOST_PODS]})
+    until = _end_of_watch(facts, rollout, seconds)
     return _rolling(message, known=_with(facts, rollout, watched, deadline=until), requeue_after=0)
 
 
-def _watch_first(facts: Facts, rollout: Rollout, since: float) -> Verdict:
+def _end_of_watch(facts: Facts, rollout: Rollout, seconds: int) -> str:
+    """Until when the others have to follow: there is time for two, so that one may be lost at its worst moment.
+
+    The analysis has a deadline of its own. What was lost once gives no time again.
+    """
+    assert facts.spec.serving is not None
+    if rollout.hold and rollout.hold.lost:
+        return rollout.deadline
+    return deadline(facts, later=2 * seconds + facts.spec.serving.progress_deadline_seconds)
+
+
+def _prove_anew(facts: Facts, rollout: Rollout, held: Hold) -> Verdict:
+    """What was proved is gone (evicted, its node lost), and another pod has its place."""
+    job = facts.seen.job(PROVE)
+    again = held.model_copy(update={"proved": False, "proved_at": None, "pods": (), "lost": held.lost + 1})
+    return _rolling(
+        "the pod that was proved is gone: the one in its place is proved and watched from the beginning",
+        known=_with(facts, rollout, again),
+        actions=(DeleteJob(job.kind, job.name, job.uid),) if job and not job.deleting else (),
+        requeue_after=1,
+    )
+
+
+def _watch_first(facts: Facts, rollout: Rollout, held: Hold, target: Target, since: float) -> Verdict:
     """It is proved, and serves beside the old ones; the others follow when its metrics are no worse than theirs."""
-    assert rollout.hold is not None
     seconds, what = canary_seconds(facts), "the first new pod is proved"
     if not seconds:  # somebody does not want it any more
-        return _let_others_follow(facts, rollout, rollout.hold, rollout.hold.message)
+        return _let_others_follow(facts, rollout, held, held.message)
+    there = [pod for pod in standing(target) if pod.name in held.pods]
+    if held.pods and not there:
+        return _prove_anew(facts, rollout, held)
     not_yet = insist(facts, Phase.ROLLING_OUT, what, since + seconds, "canarySeconds")
     if not_yet:
         return not_yet
     if facts.now < since + seconds:
         analysed = _rolling(f"{what}, and is analysed for {seconds} s before the others follow")
         return replace(analysed, reason=Reason.ANALYSING)
+    if there and not any(pod.ready for pod in there):
+        return _rolling(f"{what}, and the others follow when it is ready again{trouble(target)}")
     found = f"; {rollout.analysis.message}" if rollout.analysis else ""
-    return _let_others_follow(facts, rollout, rollout.hold, f"{rollout.hold.message}{found}")
+    return _let_others_follow(facts, rollout, held, f"{held.message}{found}")
 
 
 def _let_others_follow(facts: Facts, rollout: Rollout, held: Hold, message: str) -> Verdict:
@@ -134,7 +165,7 @@ def _let_others_follow(facts: Facts, rollout: Rollout, held: Hold, message: str)
     return _rolling(message, known=_with(facts, rollout, ended, deadline=deadline(facts), most_verified=0))
 
 
-def _rolling(message: str, *, known: Status | None = None, actions: tuple[ApplyWeights, ...] = (),
+def _rolling(message: str, *, known: Status | None = None, actions: tuple[Action, ...] = (),
              requeue_after: float = ROLLOUT_SECONDS) -> Verdict:  # fmt: skip
     return Verdict(
         phase=Phase.ROLLING_OUT,

@@ -67,14 +67,15 @@ def _soaking(facts: Facts, rollout: Rollout, target: Target, on_candidate: tuple
     beside those that serve on, or goes where fewer are wanted.
     """
     soak = rollout.soak
+    if target.replicas == 0:  # somebody has ended it: what follows is another story
+        return {"verified_at": None, "soak": None}
     if is_all(target, on_candidate):
-        names = tuple(pod.name for pod in on_candidate)[:MOST_PODS]
+        names = tuple(sorted(pod.name for pod in on_candidate))[:MOST_PODS]
         soak = (soak or Soak(until=_end_of_soaks(facts))).model_copy(update={"pods": names})
         return {"verified_at": rollout.verified_at or facts.time, "soak": soak}
     if rollout.verified_at is None or fault(target, rollout):
         return {}
-    # A soak that had held, so that more was asked, and one that somebody ended: what follows is another story.
-    if soak is None or facts.seen.job(Step.PROMOTE) or target.replicas == 0:
+    if soak is None or facts.seen.job(Step.PROMOTE):  # it had held, and more was asked: another story, too
         return {"verified_at": None, "soak": None, "deadline": deadline(facts)}
     gone = set(soak.pods) - {pod.name for pod in on_candidate}
     if not gone or len(on_candidate) >= target.replicas:
@@ -106,8 +107,12 @@ def time_is_up(facts: Facts, rollout: Rollout, target: Target) -> bool:
 
 
 def unsteady(facts: Facts, rollout: Rollout) -> str:
-    """Returns how the soak was broken again and again until its last end; empty where it was not."""
-    soak, serving = rollout.soak, facts.spec.serving
+    """Returns how pods went away again and again until the last end of soak or watch; empty where they did not."""
+    soak, serving, held = rollout.soak, facts.spec.serving, rollout.hold
+    if held and held.lost and not held.ended:
+        return (
+            f"the first new pod was proved and went away {held.lost} times before it had been watched for long enough"
+        )
     end = to_unix(soak.until) if soak else None
     if soak is None or serving is None or end is None or facts.now <= end or not soak.lost:
         return ""

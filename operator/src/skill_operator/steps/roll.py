@@ -20,6 +20,7 @@ from skill_operator.steps.target import (
     fault,
     how_far,
     is_all,
+    late_because,
     let_go_on,
     no_previous,
     not_created,
@@ -218,7 +219,9 @@ def _too_late(facts: Facts, rollout: Rollout, target: Target) -> Verdict:
     if broken:
         return begin_rollback(facts, Reason.SOAK_UNSTEADY, f"{broken}; {far}")
     seconds = facts.spec.serving.progress_deadline_seconds
-    return begin_rollback(facts, Reason.PROGRESS_DEADLINE, f"no further pod was verified within {seconds} s: {far}")
+    way_out = "".join(f"; {lines}" for lines in surge_blocked(target).values())
+    message = f"no further pod was verified within {seconds} s: {far}{way_out}"
+    return begin_rollback(facts, late_because(target, rollout.candidate), message)
 
 
 def _not_created(facts: Facts, rollout: Rollout, target: Target) -> Fault | None:

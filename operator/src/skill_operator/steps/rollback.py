@@ -12,15 +12,22 @@ from skill_contract.outcome import Result
 from skill_contract.step import Step
 from skill_operator.actions import Action, ApplyWeights, DeleteJob, DeletePod, News, NoteRollback, RemoveFinalizer
 from skill_operator.api import ROLLBACK_ANNOTATION, ConditionType, Phase, Reason, to_rfc3339, to_unix
+from skill_operator.conditions import taken_back_as
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Rollback, RollbackNote, Rollout
 from skill_operator.steps.answers import answer
 from skill_operator.steps.head import as_before, call_off
-from skill_operator.steps.target import come_back, is_late, let_go_on, standing
-from skill_operator.steps.verdict import LOOK_AGAIN_SECONDS, ROLLOUT_SECONDS, Facts, State, Verdict, fail, missed
-
-NOT_FOR_THE_CANDIDATE = frozenset({Reason.HEAD_MOVED, Reason.ENGINE_UNREACHABLE, Reason.POD_NOT_CREATED})
-"""Reasons that say nothing against the weights: another update was faster, nobody could ask. It counts as failed."""
+from skill_operator.steps.target import come_back, is_late, let_go_on, pods_back, standing
+from skill_operator.steps.verdict import (
+    LOOK_AGAIN_SECONDS,
+    ROLLOUT_SECONDS,
+    Facts,
+    State,
+    Verdict,
+    deadline,
+    fail,
+    missed,
+)
 
 
 def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = None) -> Verdict:
@@ -29,15 +36,14 @@ def begin_rollback(facts: Facts, reason: str, message: str, at: float | None = N
     Args:
         at: when the fault happened, Unix seconds; None: it is seen as it happens.
     """
-    rollout, serving = facts.known.rollout, facts.spec.serving
+    rollout = facts.known.rollout
     assert rollout is not None
-    assert serving is not None
     rollback = Rollback(
         reason=reason,
         message=message,
         fault_at=to_rfc3339(min(facts.now, at or facts.now)),
         started_at=facts.time,
-        deadline=to_rfc3339(facts.now + serving.progress_deadline_seconds),
+        deadline=deadline(facts),
     )
     return Verdict(
         phase=Phase.ROLLING_BACK,
@@ -135,7 +141,17 @@ def _towards(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target)
     is_back, words = come_back(target, rollout)
     if is_back:
         return _arrived(facts, rollout, rollback, words)
-    return replace(_on_the_way(facts, rollback, words), actions=_broken(target, rollout))
+    further = _further(facts, rollback, len(pods_back(target, rollout)))
+    known = facts.learn(rollout=rollout.model_copy(update={"rollback": further}))
+    return replace(_on_the_way(facts, further, words), known=known, actions=_broken(target, rollout))
+
+
+def _further(facts: Facts, rollback: Rollback, count: int) -> Rollback:
+    """More pods than ever are back: the way back has its time again, as the way there had."""
+    if count <= rollback.most_back:
+        return rollback
+    until = max(rollback.deadline, deadline(facts))
+    return rollback.model_copy(update={"most_back": count, "deadline": until})
 
 
 def _broken(target: Target, rollout: Rollout) -> tuple[DeletePod, ...]:
@@ -150,9 +166,18 @@ def _arrived(facts: Facts, rollout: Rollout, rollback: Rollback, words: str) -> 
     """All pods are back: how long that took from the fault on is a promise that people want to see kept."""
     back = rollback.model_copy(update={"finished_at": rollback.finished_at or facts.time})
     known = facts.learn(rollout=rollout.model_copy(update={"rollback": back}))
-    since = to_unix(rollback.fault_at) or to_unix(rollback.started_at) or facts.now
-    took = (to_unix(back.finished_at) or facts.now) - since
-    return _end(replace(facts, known=known), rollout, f"{words}, {took:.0f} s after the fault")
+    return _end(replace(facts, known=known), rollout, f"{words}, {_how_long(facts, back)}")
+
+
+def _how_long(facts: Facts, rollback: Rollback) -> str:
+    """Returns how long it took; what a person took to decide is told beside it, for in that time nothing went back."""
+    until = to_unix(rollback.finished_at) or facts.now
+    began = to_unix(rollback.started_at) or until
+    after = f"{until - (to_unix(rollback.fault_at) or began):.0f} s after the fault"
+    told = to_unix(rollback.told_at)
+    if told is None or told <= began:
+        return after
+    return f"{after} and {until - told:.0f} s after the target was told to go back"
 
 
 def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
@@ -173,12 +198,16 @@ def _held_for_a_person(facts: Facts, rollback: Rollback) -> Verdict | None:
 
 
 def _take_back(facts: Facts, rollout: Rollout, rollback: Rollback, target: Target) -> Verdict:
+    told = rollback
+    if rollback.told_at is None:  # from here on it has its time: what a person took to decide is no part of it
+        told = rollback.model_copy(update={"told_at": facts.time, "deadline": deadline(facts)})
+    known = facts.learn(rollout=rollout.model_copy(update={"rollback": told}))
     refusal = next((r for r in facts.seen.refusals if isinstance(r.action, ApplyWeights)), None)
     if refusal:
-        return _on_the_way(facts, rollback, refusal.message)
-    verdict = _on_the_way(facts, rollback, f"{target.title} is told the version before")
-    actions: tuple[Action, ...] = (*_note(facts, rollback), ApplyWeights(target.place, rollout.previous))
-    return replace(verdict, actions=actions, requeue_after=1)
+        return replace(_on_the_way(facts, told, refusal.message), known=known)
+    verdict = _on_the_way(facts, told, f"{target.title} is told the version before")
+    actions: tuple[Action, ...] = (*_note(facts, told), ApplyWeights(target.place, rollout.previous))
+    return replace(verdict, known=known, actions=actions, requeue_after=1)
 
 
 def noted(facts: Facts) -> Rollback | None:
@@ -194,8 +223,8 @@ def _note(facts: Facts, rollback: Rollback) -> tuple[NoteRollback, ...]:
 
 
 def _on_the_way(facts: Facts, rollback: Rollback, message: str) -> Verdict:
-    deadline = to_unix(rollback.deadline)
-    if deadline is None or facts.now <= deadline:
+    until = to_unix(rollback.deadline)
+    if until is None or facts.now <= until:
         return _going_back(f"{rollback.reason}: {rollback.message}. {message}")
     text = (
         f"the rollback after {rollback.reason} has not finished before its deadline and goes on: {message}; look at "
@@ -220,7 +249,6 @@ def _end(facts: Facts, rollout: Rollout, how: str) -> Verdict:
     how = f"{how}; {head}" if head else how
     if facts.update.deleting:
         return _let_go(facts, f"deleted during its rollout: {how}")
-    phase = Phase.FAILED if reason in NOT_FOR_THE_CANDIDATE else Phase.ROLLED_BACK
     message = f"{why}; rolled back: {how}"
     known = missed(facts, facts.known, ConditionType.ROLLED_OUT, reason, message)
-    return fail(facts, Failure(reason=reason, message=message), phase=phase, known=known)
+    return fail(facts, Failure(reason=reason, message=message), phase=taken_back_as(reason), known=known)

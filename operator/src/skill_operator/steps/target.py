@@ -91,13 +91,18 @@ def is_all(target: Target, pods: tuple[ServingPod, ...]) -> bool:
 
 def come_back(target: Target, rollout: Rollout) -> tuple[bool, str]:
     """Returns whether a target that was told the version before a rollout serves it, and how far it is in words."""
-    digest = _digest_before(target, rollout)
-    back = verified(target, rollout.previous, digest)
+    back = pods_back(target, rollout)
     if is_all(target, back):
-        return True, f"all {len(back)} pods serve {digest or 'the version before'} again"
+        served = _digest_before(target, rollout) or "the version before"
+        return True, f"all {len(back)} pods serve {served} again"
     if target.is_settled and target.replicas == 0 and not target.pods:
         return True, "with 0 replicas nothing is served, and pods to come fetch the version before"
     return False, f"{len(back)}/{target.replicas} pods are back; {how_far(target)}"
+
+
+def pods_back(target: Target, rollout: Rollout) -> tuple[ServingPod, ...]:
+    """Returns the pods that serve the version before a rollout."""
+    return verified(target, rollout.previous, _digest_before(target, rollout))
 
 
 def _digest_before(target: Target, rollout: Rollout) -> str:
@@ -116,12 +121,44 @@ def how_far(target: Target) -> str:
 
 def trouble(target: Target) -> str:
     """Returns what keeps a pod from serving, to be added to a sentence; empty where nothing does."""
-    pods = standing(target)
-    fetching = [pod.fetch for pod in pods if pod.fetch and pod.fetch.outcome != "Fetched"]
-    blocked = [f"; pod {pod.name} cannot start: {pod.blocked}" for pod in pods if pod.blocked]
-    if fetching:
-        return f"; a fetch failed: {fetching[0].reason}: {fetching[0].message}"
-    return blocked[0] if blocked else ""
+    pods = [pod for pod in standing(target) if not pod.ready]
+    found = [next((words for pod in pods if (words := say(pod))), "") for say in _TROUBLES]
+    return "".join(f"; {words}" for words in found if words)
+
+
+def _no_node(pod: ServingPod) -> str:
+    return f"no node takes pod {pod.name}: {pod.unschedulable}" if pod.unschedulable else ""
+
+
+def _no_start(pod: ServingPod) -> str:
+    return f"pod {pod.name} cannot start: {pod.blocked}" if pod.blocked else ""
+
+
+def _no_fetch(pod: ServingPod) -> str:
+    failed = pod.fetch if pod.fetch and pod.fetch.outcome != "Fetched" else None
+    return f"a fetch failed: {failed.reason}: {failed.message}" if failed else ""
+
+
+def _no_life(pod: ServingPod) -> str:
+    return f"pod {pod.name}: {pod.dying}" if pod.dying and not _no_fetch(pod) else ""
+
+
+_TROUBLES = (_no_node, _no_start, _no_fetch, _no_life)
+"""Of each the first pod that has it is told of."""
+
+
+def late_because(target: Target, weights: str) -> Reason:
+    """Returns why the pods of a version were not up in time: where it is none of their own fault, what it was."""
+    if target.is_live and any(not pod.weights and pod.fetch is None for pod in standing(target)):
+        return Reason.ENGINE_UNREACHABLE  # an agent that has said nothing, or was not told yet
+    pods = [pod for pod in standing(target) if pod.weights == weights and not pod.ready]
+    if any("Insufficient" in pod.unschedulable for pod in pods):
+        return Reason.SURGE_BLOCKED
+    if any(pod.unschedulable or pod.blocked for pod in pods) or target.uncreated:
+        return Reason.POD_NOT_CREATED
+    # What ends before the version is fetched is no engine: of a live target the engine is there before.
+    unfetched = any(_no_fetch(pod) or (pod.dying and pod.fetch is None and not target.is_live) for pod in pods)
+    return Reason.FETCH_FAILED if unfetched else Reason.PROGRESS_DEADLINE
 
 
 def surge_blocked(target: Target) -> dict[str, str]:
@@ -188,9 +225,9 @@ def served_digest(target: Target) -> str:
 def fault(target: Target, rollout: Rollout) -> Fault | None:
     """Returns why the candidate cannot be served, where that is certain: its pods say so, or the target's controller.
 
-    An engine that ends while all pods soak has crashed, even if only once.
+    An engine that ends while all pods soak, or while the first new one is analysed, has crashed, even if only once.
     """
-    since = to_unix(rollout.verified_at)
+    since = rollout.watched_since
     before = {ended.uid: ended for ended in rollout.ended_before}
     for pod in standing(target):
         if pod.weights == rollout.candidate:

@@ -11,7 +11,7 @@ from skill_contract.manifest import FetchMessage
 from skill_contract.model import ContractError
 from skill_operator.api import WEIGHTS_ANNOTATION, to_unix
 from skill_operator.observed import ServingPod, Target
-from skill_operator.reading import container_status, is_true, last_end, why_unschedulable
+from skill_operator.reading import container_status, dying, is_true, last_end, why_unschedulable
 from skill_operator.targets import engine
 from skill_operator.targets.default import waiting_fetcher
 from skill_operator.targets.deployment import Deployment
@@ -100,6 +100,7 @@ def _serving_pod(raw: Raw, standing: Standing, container: str) -> ServingPod:
         engine_last_exit=to_unix(ended.get("finishedAt")),
         engine_message=f"exit code {ended.get('exitCode')}: {ended.get('message', '')}".rstrip(": ") if ended else "",
         unschedulable=why_unschedulable(status),
+        dying=dying(status),
         answers=_answers(metadata.get("labels") or {}, standing.answering),
     )
 
