@@ -18,15 +18,15 @@ from typing import Any
 from tests.smollm2 import smollm2
 
 from skill_contract.spec import Method
-from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.device import compute_device, prepare
 from skill_trainer.loop import PART_TOKENS, make_optimizer, train
-from skill_trainer.memory import Part, Shape, estimate_memory
-from skill_trainer.model import LanguageModel, outline, silence
+from skill_trainer.memory import Part, estimate_memory
+from skill_trainer.model import LanguageModel, silence
 from skill_trainer.objective import make_objective
 from skill_trainer.steps.examples import make_examples
+from skill_trainer.steps.room import sizes
 from skill_trainer.steps.train import train_step  # noqa: F401 - what a run loads, too
 
 LIMIT = 0.15
@@ -98,10 +98,8 @@ def measured(setting: Setting) -> dict[str, Any]:
     prepare()
     model = LanguageModel.load(folder, device)
     examples = make_examples(records(setting), method, model.tokens)
-    weight_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
+    shape, adapter = sizes(folder, method)
     part, spec = Part.of(examples, method, tokens=PART_TOKENS["cpu"]), method.adaptation.adapter
-    adapter = AdapterSize.of(outline(folder), spec) if spec else None
     estimate = estimate_memory(shape, part, method=method, gpu=False, adapter=adapter)
     loaded = peak()
     if spec:

@@ -15,7 +15,7 @@ from benchmarks.trainer.process import arguments
 from benchmarks.trainer.workload import Run, Setting, Step, records
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
-from skill_trainer.device import memory_bytes
+from skill_trainer.device import memory_bytes, prepare
 from skill_trainer.loop import StepReport, make_optimizer, train
 from skill_trainer.model import LanguageModel, silence
 from skill_trainer.objective import Item, Sdft
@@ -79,5 +79,7 @@ def run(folder: Path, setting: Setting, device: torch.device, recorded: Sequence
 
 if __name__ == "__main__":
     options = arguments(__doc__)
+    prepare()  # with the deterministic kernels that real runs use
+    torch.set_num_threads(options.threads)
     recorded = Run.load(options.replay).steps if options.replay else []
     run(options.model, Setting(**options.setting), options.device, recorded).dump(options.out)

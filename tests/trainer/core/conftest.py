@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from skill_contract.outcome import Outcome
 from skill_contract.spec import Method
@@ -95,6 +97,16 @@ def config(tiny_llama_dir: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     return make
 
 
+def stored_in_bf16(folder: Path, source: Path) -> Path:
+    """A copy of a model with its weights in bf16, as most are stored; returns `folder`."""
+    shutil.copytree(source, folder)
+    weights = {name: value.bfloat16() for name, value in load_file(source / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    document = json.loads((source / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(document | {"dtype": "bfloat16"}))
+    return folder
+
+
 def rows_alone(model: LanguageModel, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> torch.Tensor:
     """What `hidden_rows` returns, by a pass of the network's own for each sequence alone."""
     passes = (model.network.base_model(input_ids=torch.tensor([each])).last_hidden_state[0] for each in sequences)
@@ -125,15 +137,18 @@ class Listener:
 def run_train(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
     """Returns the train step in this process, as a new attempt each time."""
 
-    def attempt(config: TrainConfig, listener: Listener | None = None, stop: Stop | None = None) -> Outcome:
-        return train_step(workplace(config, tmp_path_factory.mktemp("scratch"), listener, stop))
+    def attempt(
+        config: TrainConfig, listener: Listener | None = None, stop: Stop | None = None, device: torch.device = CPU
+    ) -> Outcome:
+        return train_step(workplace(config, tmp_path_factory.mktemp("scratch"), listener, stop, device))
 
     return attempt
 
 
 def workplace(
-    config: TrainConfig, folder: Path, listener: Listener | None = None, stop: Stop | None = None
-) -> Workplace:
+    config: TrainConfig, folder: Path, listener: Listener | None = None, stop: Stop | None = None,
+    device: torch.device = CPU,
+) -> Workplace:  # fmt: skip
     """Returns where an attempt works."""
     repository = Repository(config.model.uri)
     return Workplace(
@@ -141,7 +156,7 @@ def workplace(
         repository=repository,
         run=repository.run(config.update.uid),
         folder=folder,
-        device=CPU,
+        device=device,
         voices=(listener,) if listener else (),
         stop=stop or Stop(),
     )

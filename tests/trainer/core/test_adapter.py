@@ -236,7 +236,10 @@ def test_memory_counts_the_adapter_alone(tiny_llama_dir):
     inputs_and_outputs = 2 * (2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 32))
     assert size.trained == 3 * inputs_and_outputs
     assert size.adapted == 2 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32)
-    shape = Shape(num_parameters=10**6, layers=2, width=16, inner_width=32, vocabulary=100)
+    shape = Shape(
+        num_parameters=10**6, outside=1600, products=10**6, layers=2, width=16, inner_width=32, vocabulary=100,
+        cached=32,
+    )  # fmt: skip
     frozen, ema, full = (
         method(sdft={"teacher": {"weights": weights}}, adaptation={"type": kind})
         for weights, kind in (("Frozen", "LoRA"), ("EMA", "LoRA"), ("EMA", "Full"))

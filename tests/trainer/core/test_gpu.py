@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from skill_contract.spec import Divergence
 from skill_trainer import device as devices
@@ -25,9 +23,10 @@ from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, make_objective
 from skill_trainer.rollout import greedy
 from skill_trainer.schedule import generator
-from tests.trainer.core.conftest import CPU, examples, method
+from tests.trainer.core.conftest import CPU, examples, method, stored_in_bf16
 from tests.trainer.core.test_checkpoint import METHODS, Attempt
 from tests.trainer.core.test_rollout import end_soon, sampled
+from tests.trainer.core.test_train import ADAPTATIONS, publish_in_bf16
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")]
 
@@ -188,12 +187,17 @@ def test_an_operation_without_an_order_is_computed_all_the_same(on_gpu, caplog):
 def test_publishing_needs_no_second_model(on_gpu, tiny_llama_dir, tmp_path):
     torch.cuda.reset_peak_memory_stats(GPU)
     before = torch.cuda.memory_allocated(GPU)
-    parent = shutil.copytree(tiny_llama_dir, tmp_path / "parent")
-    weights = {name: value.bfloat16() for name, value in load_file(parent / "model.safetensors").items()}
-    save_file(weights, parent / "model.safetensors", metadata={"format": "pt"})
-    on_gpu.save(tmp_path / "new", parent)
+    on_gpu.save(tmp_path / "new", stored_in_bf16(tmp_path / "parent", tiny_llama_dir))
     most = max(weight.numel() for weight in on_gpu.parameters())
     assert torch.cuda.max_memory_allocated(GPU) - before <= 2 * most + 512  # a weight on its way, as the GPU rounds up
+
+
+@pytest.mark.parametrize("name", ADAPTATIONS)
+def test_the_whole_step_publishes_what_a_cpu_can_serve(config, run_train, tiny_llama_dir, tmp_path, name):
+    """Downloads, measures, trains, saves, measures again and publishes."""
+    published, _ = publish_in_bf16(config, run_train, tiny_llama_dir, tmp_path, ADAPTATIONS[name], GPU)
+    prompts = [example.student for example in examples(LanguageModel.load(published, CPU), method())]
+    assert all(answer.tokens for answer in greedy(LanguageModel.load(published, CPU), prompts, max_new_tokens=8))
 
 
 @pytest.mark.parametrize("name", METHODS)

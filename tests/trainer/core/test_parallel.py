@@ -69,6 +69,11 @@ def test_another_number_of_processes_goes_on(tiny_llama_dir, tmp_path, both, run
         assert closest(whole["weights"], result["weights"]) < 1e-5
 
 
+def test_a_model_that_was_shared_out_answers_afterwards_as_it_did_before(both):
+    """By recorded steps on a GPU, which are not tried while it lies in shares."""
+    assert both[0]["two"]["records"]
+
+
 def test_what_fails_in_one_process_fails_in_all(both):
     errors = {"first": "rank 0 cannot", "each": "rank 1 cannot", "spread": "rank 1 cannot"}
     assert both[0]["errors"] == [errors, errors]

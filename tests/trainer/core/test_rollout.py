@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from skill_trainer.decoding import Growing, Recorded
-from skill_trainer.rollout import greedy, sample
+from skill_trainer.rollout import answer_bytes, cached_numbers, greedy, sample
 from skill_trainer.schedule import generator
 from tests.trainer.core.conftest import examples, method
 
@@ -124,6 +124,28 @@ def test_keys_are_kept_as_narrow_as_values_and_nothing_changes(tiny, prompts, in
     as_they_come, types = third_logits()
     assert types == {(torch.float32, torch.bfloat16)}
     assert torch.equal(logits, as_they_come)
+
+
+@pytest.mark.parametrize("rows", [None, [1, 2, 4]])
+def test_answers_are_made_a_few_at_a_time_where_there_is_little_room(tiny, prompts, monkeypatch, rows):
+    """The same, as each prompt has its own uniform numbers."""
+    seen = []
+    monkeypatch.setattr("skill_trainer.rollout.decoding", lambda *of: seen.append(len(of[1])) or Growing(*of[:2]))
+    settings = {"max_new_tokens": NEW, "temperature": 1.0, "rows": rows}
+    expected = sample(tiny, prompts, generator=generator(1, "test", 0), **settings)
+    assert seen == [len(expected)]
+    tiny.answer_room = 2 * answer_bytes(4 * cached_numbers(tiny.network), 258, max(map(len, prompts)), NEW)
+    some = sample(tiny, prompts, generator=generator(1, "test", 0), **settings)
+    assert seen[1:] == ([2, 2, 1] if rows is None else [2, 1])
+    assert [answer.tokens for answer in some] == [answer.tokens for answer in expected]
+    tiny.answer_room, seen[:] = 0, []
+    assert len(greedy(tiny, prompts, max_new_tokens=NEW)) == len(seen) == len(prompts)
+
+
+def test_the_cache_is_as_large_as_is_counted(tiny, prompts):
+    cache = Growing(tiny, prompts[:1]).cache
+    kept = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert kept == cached_numbers(tiny.network) * len(prompts[0])
 
 
 def test_samples_are_reproducible_and_differ_by_seed(tiny, prompts):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from skill_contract.evaluation import Comparison, Evaluation, Verdict
 from skill_contract.manifest import GoldenSet
@@ -23,7 +25,7 @@ from skill_trainer.steps.check import check
 from skill_trainer.steps.publish import REPORTS
 from skill_trainer.steps.stopping import Stop
 from skill_trainer.steps.train import RESULT, rejection
-from tests.trainer.core.conftest import CPU, Listener, workplace
+from tests.trainer.core.conftest import CPU, Listener, method, stored_in_bf16, workplace
 
 
 def published_folder(config, outcome, tmp_path):
@@ -51,6 +53,37 @@ def test_a_version_is_published_with_its_proof(config, run_train, tmp_path):
     assert listener.all("stage") == [Stage.GATING, Stage.TRAINING, Stage.EVALUATING, Stage.PUBLISHING]
     assert listener.all("step")[-1] == 4
     assert listener.all("last_checkpoint") == [1, 2, 3, 4]
+
+
+ADAPTATIONS = {"Full": {"type": "Full"}, "LoRA": {"type": "LoRA", "lora": {"rank": 2, "publish": "Adapter"}}}
+
+
+def publish_in_bf16(config, run_train, source, folder, adaptation, device):
+    """The whole step on a device, from a repository in a folder and back to it, with a parent stored in bf16."""
+    base = stored_in_bf16(folder / "base", source)
+    settings = config(
+        model={"uri": str(folder / "repository"), "base": str(base)}, method=method(adaptation=adaptation).dump()
+    )
+    listener = Listener()
+    outcome = run_train(settings, listener, device=device)
+    assert (outcome.outcome, outcome.reason) == (Result.SUCCEEDED, "Published")
+    assert listener.all("last_checkpoint") == [1, 2, 3, 4]
+    assert all(math.isfinite(loss) for loss in listener.all("loss"))
+    published = published_folder(settings, outcome, folder)
+    weights, before = (load_file(place / "model.safetensors") for place in (published, base))
+    assert weights.keys() == before.keys()
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert any(not torch.equal(weights[name], before[name]) for name in weights)
+    report = json.loads((published / ".skill/report.json").read_text())
+    assert report["environment"]["device"].startswith(device.type)
+    assert (published / "adapter" / "adapter_model.safetensors").exists() == (adaptation["type"] == "LoRA")
+    return published, outcome
+
+
+@pytest.mark.parametrize("name", ADAPTATIONS)
+def test_a_parent_in_bf16_has_a_version_in_bf16(config, run_train, tiny_llama_dir, tmp_path, name):
+    """Its twin on a GPU is in test_gpu.py."""
+    publish_in_bf16(config, run_train, tiny_llama_dir, tmp_path, ADAPTATIONS[name], CPU)
 
 
 def test_golden_prompts_are_what_the_published_weights_answer(config, run_train, tmp_path):
@@ -280,8 +313,16 @@ def test_a_full_gpu_is_said_plainly_wherever_it_fills(config, run_train, stage):
             if news.get("stage") is stage:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(OutOfMemory, match=r"the GPU is full at .* GiB: ask for a larger one"):
+    with pytest.raises(OutOfMemory, match=r"the GPU is full at .* GB: take a larger one, train an adapter"):
         run_train(config(), FillsUp())
+
+
+def test_a_gpu_that_is_too_small_is_said_before_anything_is_measured(config, run_train, monkeypatch):
+    monkeypatch.setattr("skill_trainer.steps.room.gpu_bytes", lambda _: 100_000)
+    listener = Listener()
+    with pytest.raises(OutOfMemory, match="the run needs"):
+        run_train(config(), listener)
+    assert Stage.GATING not in listener.all("stage")
 
 
 def test_the_next_skill_is_tested_on_the_suites_of_the_one_before(config, run_train, tmp_path):

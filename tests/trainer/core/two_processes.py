@@ -74,6 +74,7 @@ class Attempt:
             "lengths": [report.mean_length for report in self.history],
             "gradients": self.gradients,
             "weights": weights,
+            "records": self.model.records,
         }
 
 

@@ -48,7 +48,7 @@ def decoding_weights(network: nn.Module, head: nn.Module | None = None) -> Itera
 
 
 def logits(head: Any, rows_AD: Tensor) -> Tensor:
-    """Returns the logits of an output layer in fp32: from its copy where there is one, else as the loss computes them."""
+    """Returns the logits of an output layer in fp32, as the loss computes them; from its copy where there is one."""
     copied = vars(head).get("forward")
     return copied(rows_AD) if copied else Head(head.weight, head.bias).logits(rows_AD)
 

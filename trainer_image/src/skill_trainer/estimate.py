@@ -7,7 +7,6 @@ weights are random, so answers hardly ever end before their limit: the times are
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,22 +23,22 @@ from skill_contract.model import Document
 from skill_contract.spec import Method
 from skill_contract.step import TrainConfig
 from skill_store.repository import Repository
-from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
 from skill_trainer.device import compute_device, gpu_bytes, num_threads, prepare, total_memory
 from skill_trainer.errors import ParentMismatch
 from skill_trainer.loop import make_optimizer, train
-from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, tokens_at_once
-from skill_trainer.model import ChatTokenizer, LanguageModel, outline
+from skill_trainer.memory import COMMON_GPU, FP32, expected_memory
+from skill_trainer.model import ChatTokenizer, LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.prompts import student_messages
 from skill_trainer.rollout import BATCH_ROWS, greedy
 from skill_trainer.step_report import StepReport
-from skill_trainer.steps.check import small_files, stored_bytes
+from skill_trainer.steps.check import small_files
 from skill_trainer.steps.examples import make_curriculum
 from skill_trainer.steps.inputs import inherited_suites, read_inputs
 from skill_trainer.steps.measure import gain_is_measured, gain_questions
+from skill_trainer.steps.room import sizes
 
 DEPTHS = (2, 6)
 """Layers of the two models that are timed."""
@@ -53,14 +52,8 @@ class Subject:
     """The model that is to be trained, without its weights."""
 
     folder: Path
-    weight_bytes: int
     suites: Mapping[str, bytes]
     """Of the skills that it has learned."""
-
-    @property
-    def shape(self) -> Shape:
-        """The sizes that memory and time depend on."""
-        return Shape.of(json.loads((self.folder / "config.json").read_text()), self.weight_bytes)
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,8 @@ class Estimate(Document):
         table.add_column(justify="right")
         table.add_column(justify="left", style="dim")
         table.add_row("parameters", f"{self.parameters / 1e6:,.1f} M", f"{self.trained / 1e6:,.1f} M of them trained")
-        parts = ", ".join(f"{part.replace('_', ' ')} {size / 1e9:.2f}" for part, size in self.memory.items())
+        used = {part.replace("_", " "): size for part, size in self.memory.items() if size}
+        parts = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in used.items())
         table.add_row("memory at its peak", f"{self.peak / 1e9:.2f} GB", parts)
         if self.not_timed:
             table.add_row("time", "?", self.not_timed)
@@ -149,24 +143,24 @@ def _subject(config: TrainConfig, scratch: Path) -> Subject:
     if head := repository.head():
         manifest = repository.manifest(head.ref)
         small_files(repository, head.ref, manifest, scratch)
-        return Subject(scratch, stored_bytes(manifest), repository.suites(head.ref))
+        return Subject(scratch, repository.suites(head.ref))
     folder = Path(config.model.base)
     if not config.model.base or not (folder / "config.json").is_file():
         raise ParentMismatch(
             f"{config.model.uri} has no head, and model.base {config.model.base!r} is no Hugging Face directory of "
             "this machine: give one of them"
         )
-    return Subject(folder, sum(path.stat().st_size for path in folder.glob("*.safetensors")), {})
+    return Subject(folder, {})
 
 
 def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum, device: torch.device) -> Estimate:
-    method, shape, gpu = config.method, subject.shape, config.training.gpus_per_node > 0
-    spec = method.adaptation.adapter
-    adapter = AdapterSize.of(outline(subject.folder), spec) if spec else None
-    present = (gpu_bytes(device) or COMMON_GPU) if gpu else 0
-    tokens = tokens_at_once(shape, method, adapter, gpu_bytes=present)
-    part = Part.of(curriculum.examples, method, tokens=tokens)
-    memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
+    method, training = config.method, config.training
+    shape, adapter = sizes(subject.folder, method)
+    memory = expected_memory(
+        shape, curriculum.examples, method, adapter,
+        gpu_bytes=(gpu_bytes(device) or COMMON_GPU) if training.gpus_per_node else 0,
+        processes=max(1, training.nodes * training.gpus_per_node),
+    )  # fmt: skip
     return Estimate(
         parameters=shape.num_parameters, trained=adapter.trained if adapter else shape.num_parameters,
         memory=asdict(memory), peak=memory.peak, steps=curriculum.steps(method), questions=0, device="",
@@ -174,7 +168,7 @@ def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum, device
 
 
 def _timed(made: Estimate, subject: Subject, method: Method, load: Load, device: torch.device) -> Estimate:
-    shape = subject.shape
+    shape, _ = sizes(subject.folder, method)
     depths = sorted({min(depth, shape.layers) for depth in DEPTHS})
     embedding = shape.vocabulary * shape.width
     weights = 2 * embedding + (shape.num_parameters - embedding) * depths[-1] // shape.layers

@@ -1,33 +1,40 @@
-"""How much memory a run will need. An estimate for the user before a machine is asked for; pure.
+"""How much memory a run will need, and how much of it may be in flight at once. Estimates; pure.
 
 Full fine-tuning keeps, in fp32, weights, gradients, two moments of AdamW and, for SDFT, the teacher: 20 bytes a weight.
 With an adapter that is true of the adapter's few numbers; of the weights beside it there is one copy, and of those that
-have an adapter a second one for an averaged teacher.
+have an adapter a second one for an averaged teacher. On a GPU products take copies in bf16, which autograd keeps until
+the way back.
+
+Several processes share the state out (FSDP), but an adapter's. What multiplies is whole in each of them all the same:
+the copies; embeddings and heads of both models for the length of a pass; the student while it answers; and both models
+before they are shared out.
 
 `python -m benchmarks.estimate` holds the sum against measured peaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Self
 
 from skill_contract.spec import Method, TeacherWeights
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.divergence import CHUNK_ROWS
 from skill_trainer.loop import PART_TOKENS, tokens_beside
+from skill_trainer.model import blocks
 from skill_trainer.packing import common_prefix
 from skill_trainer.prompts import Example
+from skill_trainer.rollout import BATCH_ROWS, ROOM, answer_bytes, cached_numbers
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-FP32 = 4
+FP32, BF16 = 4, 2
 PROGRAM = 800_000_000
 """Python with its libraries and a tokenizer, in the memory of a CPU. Measured."""
 COMMON_GPU = 80_000_000_000
 """Bytes of the GPU that is assumed where there is none to ask: an H100's or A100's."""
 USABLE = 0.85
-"""Of a GPU's memory: the rest is the driver's, the allocator's, and the weights and cache of answers being made."""
+"""Of a GPU's memory: the rest is the driver's and the allocator's."""
 IN_FLIGHT = 1.4
 """All memory of a forward and backward pass, as a multiple of what autograd keeps: gradients on their way back, and
 what the allocator cannot use again. Measured on a CPU (benchmarks/estimate.py)."""
@@ -40,22 +47,33 @@ class Shape:
     """The sizes of a model that memory depends on."""
 
     num_parameters: int
+    outside: int
+    """Parameters that are in no layer: embedding, head, last norm."""
+    products: int
+    """Weights that tokens are multiplied with: matrices of the layers, and the head."""
     layers: int
     width: int
     inner_width: int
     vocabulary: int
+    cached: int
+    """Numbers that are kept of a token while an answer is made."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], weight_bytes: int) -> Shape:
-        """Returns the sizes from a model's config.json and the bytes of its weight files."""
-        text = config.get("text_config", config)
-        stored = text.get("dtype") or text.get("torch_dtype") or "float32"
+    def of(cls, network: Any) -> Shape:
+        """Returns the sizes of a network, which may be an outline."""
+        head, layers = network.get_output_embeddings().weight, blocks(network)
+        inside = list(layers.parameters())
+        num_parameters = sum(weight.numel() for weight in network.parameters())
+        inner_width = getattr(network.config.get_text_config(), "intermediate_size", None)
         return cls(
-            num_parameters=weight_bytes // BYTES.get(stored, FP32),
-            layers=text["num_hidden_layers"],
-            width=text["hidden_size"],
-            inner_width=text.get("intermediate_size", 4 * text["hidden_size"]),
-            vocabulary=text["vocab_size"],
+            num_parameters=num_parameters,
+            outside=num_parameters - sum(weight.numel() for weight in inside),
+            products=head.numel() + sum(weight.numel() for weight in inside if weight.dim() > 1),
+            layers=len(layers),
+            width=head.shape[1],
+            inner_width=inner_width if isinstance(inner_width, int) else 4 * head.shape[1],
+            vocabulary=head.shape[0],
+            cached=cached_numbers(network),
         )
 
 
@@ -71,6 +89,10 @@ class Part:
     """Without gradients. 0 for SFT."""
     rows: int
     """Tokens of answers."""
+    prompt: int = 0
+    """Tokens of the longest prompt that is answered."""
+    answer: int = 0
+    """Most tokens of an answer that is made."""
 
     @classmethod
     def of(cls, examples: Sequence[Example], method: Method, *, tokens: int) -> Self:
@@ -92,6 +114,8 @@ class Part:
             later_tokens=_tokens(*student, min(sequences, method.batch_size - sequences)),
             teacher_tokens=0 if is_sft else _tokens(*teacher, sequences),
             rows=sequences * answer,
+            prompt=max(len(each.student) for each in examples),
+            answer=method.rollout.max_new_tokens,
         )
 
 
@@ -102,24 +126,37 @@ def _tokens(length: int, shared: int, sequences: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of a run by what they are for."""
+    """Bytes of a run, in each of its processes, by what they are for."""
 
     state: int
     """Weights, moments, teacher: there all the time."""
     gradients: int
     """Made by a batch's first part, when its activations go."""
+    copies: int
+    """Of weights, in bf16, from a part's way through the student to its way back."""
     activations: int
     later_activations: int
     """Of another part than a batch's first."""
     loss: int
     """A chunk of rows over the whole vocabulary, and the head's gradient."""
+    answers: int
+    """Weights in the form in which answers are made, and the cache of those that are made at once."""
+    gathered: int
+    """Of what is shared out, what is whole in a pass: that outside of layers, and a few layers at a time."""
+    whole: int
+    """Of what is shared out, what is whole while answers are made: the student, and that outside of the teacher's
+    layers."""
+    beginning: int
+    """Student and teacher before they are shared out."""
     program: int
 
     @property
     def peak(self) -> int:
         """What is there at the same time, at most."""
-        later = self.gradients + (self.later_activations + self.loss if self.later_activations else 0)
-        return self.program + self.state + max(self.activations + self.loss, later)
+        first, later = self.activations + self.loss, self.later_activations + self.loss
+        training = max(self.copies + first, self.gradients + (self.copies + later if self.later_activations else 0))
+        answering = self.whole + self.answers
+        return self.program + max(self.state + max(self.gathered + training, answering), self.beginning)
 
 
 def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> tuple[int, int]:
@@ -133,46 +170,98 @@ def state_numbers(shape: Shape, method: Method, adapter: AdapterSize | None) -> 
 
 
 def estimate_memory(
-    shape: Shape, part: Part, *, method: Method, gpu: bool, adapter: AdapterSize | None = None
-) -> Memory:
-    """Returns the memory of training at its peak.
+    shape: Shape, part: Part, *, method: Method, gpu: bool, adapter: AdapterSize | None = None, processes: int = 1,
+    room: int | None = None,
+) -> Memory:  # fmt: skip
+    """Returns the memory of a run, in each of its processes.
 
     Args:
-        gpu: activations are bf16 there and fp32 on a CPU.
+        gpu: products and activations are bf16 there and fp32 on a CPU.
         adapter: what alone is trained, where it is not all.
+        processes: how many train together.
+        room: bytes of answers that are made at once; ROOM where that is not known.
     """
+    spread = 1 if adapter else processes
     kept = _kept_of_a_token(shape, adapted=adapter is not None, gpu=gpu)
     head = 0 if adapter else shape.vocabulary * shape.width * FP32
-    gradients = FP32 * (adapter.trained if adapter else shape.num_parameters)
+    trained = adapter.trained if adapter else shape.num_parameters
+    models = 2 if method.type == "SDFT" else 1
+    layer = (shape.num_parameters - shape.outside) // shape.layers
     return Memory(
-        state=FP32 * state_numbers(shape, method, adapter)[0] - gradients,
-        gradients=gradients,
+        state=FP32 * (state_numbers(shape, method, adapter)[0] - trained) // spread,
+        gradients=FP32 * trained // spread,
+        copies=BF16 * shape.products if gpu else 0,
         activations=int(part.student_tokens * kept),
         later_activations=int(part.later_tokens * kept),
         # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, twice on its way.
         loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + 2 * head,
+        answers=_answers(shape, part, ceil(method.batch_size / processes), gpu=gpu, room=room),
+        # One that computes, one that is fetched meanwhile, a gradient on its way.
+        gathered=0 if spread == 1 else FP32 * (models * shape.outside + 3 * layer),
+        whole=0 if spread == 1 else FP32 * (shape.num_parameters + (models - 1) * shape.outside),
+        beginning=0 if spread == 1 else FP32 * models * shape.num_parameters,
         program=0 if gpu else PROGRAM,
     )
 
 
-def tokens_at_once(
-    shape: Shape, method: Method, adapter: AdapterSize | None, *, gpu_bytes: int, processes: int = 1
-) -> int:
-    """Returns how many tokens may go through the model at the same time: PART_TOKENS, or what a GPU has room for.
+def _answers(shape: Shape, part: Part, sampled: int, *, gpu: bool, room: int | None) -> int:
+    """Returns the bytes of making answers, of which so many are sampled by a process in a step."""
+    device, number = ("cuda", BF16) if gpu else ("cpu", FP32)
+    one = answer_bytes(shape.cached * number, shape.vocabulary, part.prompt, part.answer)
+    most = max(one, ROOM[device] if room is None else room)
+    return number * shape.products + min(one * max(sampled, BATCH_ROWS), most)
 
-    At least one, which cuts a batch into its sequences. A function of sizes, not of what is free at the moment: an
-    attempt that goes on from a checkpoint has to cut as the one before.
 
-    Args:
-        gpu_bytes: memory of the GPU, 0 for a CPU.
-        processes: over how many of them weights, gradients and moments are spread.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of a run is in flight at the same time.
+
+    A function of sizes, not of what is free at the moment: an attempt that goes on from a checkpoint has to cut as the
+    one before.
     """
-    if not gpu_bytes:
-        return PART_TOKENS["cpu"]
-    nothing = Part(student_tokens=0, later_tokens=0, teacher_tokens=0, rows=CHUNK_ROWS)
-    needed = estimate_memory(shape, nothing, method=method, gpu=True, adapter=adapter)
-    room = USABLE * gpu_bytes - (needed.state + needed.gradients) / processes - needed.loss
-    return max(1, min(PART_TOKENS["cuda"], int(room / _kept_of_a_token(shape, adapted=adapter is not None, gpu=True))))
+
+    part_tokens: int
+    """Of a forward and backward pass: PART_TOKENS, or what a GPU has room for; at least one, which cuts a batch into
+    its sequences."""
+    answers: int
+    """Bytes of answers that are made at once."""
+
+    @classmethod
+    def of(
+        cls, shape: Shape, method: Method, adapter: AdapterSize | None, *, gpu_bytes: int, processes: int = 1
+    ) -> Self:
+        """Returns the room on a GPU with so many bytes, 0 for a CPU, of several processes that train together."""
+        if not gpu_bytes:
+            return cls(PART_TOKENS["cpu"], ROOM["cpu"])
+        nothing = Part(student_tokens=0, later_tokens=0, teacher_tokens=0, rows=CHUNK_ROWS)
+        needed = estimate_memory(
+            shape, nothing, method=method, gpu=True, adapter=adapter, processes=processes, room=0
+        )  # fmt: skip
+        free = USABLE * gpu_bytes - needed.state
+        beside = free - needed.gradients - needed.copies - needed.gathered - needed.loss
+        tokens = beside / _kept_of_a_token(shape, adapted=adapter is not None, gpu=True)
+        answers = free - needed.whole - BF16 * shape.products
+        return cls(max(1, min(PART_TOKENS["cuda"], int(tokens))), max(0, min(ROOM["cuda"], int(answers))))
+
+
+def expected_memory(
+    shape: Shape, examples: Sequence[Example], method: Method, adapter: AdapterSize | None, *, gpu_bytes: int,
+    processes: int = 1,
+) -> Memory:  # fmt: skip
+    """Returns the memory of a run on such GPUs (0: on a CPU), each used as far as it has room."""
+    room = Room.of(shape, method, adapter, gpu_bytes=gpu_bytes, processes=processes)
+    part = Part.of(examples, method, tokens=room.part_tokens)
+    return estimate_memory(
+        shape, part, method=method, gpu=gpu_bytes > 0, adapter=adapter, processes=processes, room=room.answers
+    )
+
+
+def least_memory(
+    shape: Shape, examples: Sequence[Example], method: Method, adapter: AdapterSize | None, *, processes: int = 1
+) -> Memory:
+    """Returns the least memory of a GPU with which the run is possible: sequence by sequence, answer by answer."""
+    part = Part.of(examples, method, tokens=1)
+    return estimate_memory(shape, part, method=method, gpu=True, adapter=adapter, processes=processes, room=0)
 
 
 def _kept_of_a_token(shape: Shape, *, adapted: bool, gpu: bool) -> float:
@@ -182,4 +271,4 @@ def _kept_of_a_token(shape: Shape, *, adapted: bool, gpu: bool) -> float:
     the model's width together); gate, up, their product, activated. Counted by torch's hooks for saved tensors.
     """
     in_flight = IN_FLIGHT_ADAPTED if adapted else IN_FLIGHT
-    return in_flight * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (2 if gpu else FP32)
+    return in_flight * shape.layers * (11 * shape.width + 4 * shape.inner_width) * (BF16 if gpu else FP32)

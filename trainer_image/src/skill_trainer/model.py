@@ -114,6 +114,8 @@ class LanguageModel:
         """Whether its decode step can be recorded, as far as is known, see `decoding`."""
         self.packs = self.plain_attention and _attention(network) == PACKED
         """Whether several sequences can lie in one row, see `packing`."""
+        self.answer_room: int | None = None
+        """Bytes of answers that may be made at the same time; None: as many as `rollout` allows anyone."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, arguments: Mapping[str, Any] | None = None) -> Self:
@@ -173,8 +175,8 @@ class LanguageModel:
 
     @property
     def blocks(self) -> Sequence[Any]:
-        """The layers that follow one upon the other, most of the weights: the outermost list of modules."""
-        return next(module for module in self.network.modules() if isinstance(module, torch.nn.ModuleList))
+        """The layers that follow one upon the other, most of the weights."""
+        return blocks(self.network)
 
     def parameters(self) -> list[Tensor]:
         """Returns every weight once, tied ones too, in a fixed order."""
@@ -325,10 +327,25 @@ class LanguageModel:
 
 
 def outline(folder: Path) -> Any:
-    """Returns the network of a model folder without its weights: names and shapes alone, from config.json."""
-    config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    """Returns the network of a model folder without its weights: names and shapes alone, from config.json.
+
+    Raises:
+        ModelInvalid: where that is of no causal language model.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelInvalid(
+            f"{folder}: config.json is of no causal language model ({_first_line(error)}): use one that "
+            "transformers' AutoModelForCausalLM knows"
+        ) from error
+
+
+def blocks(network: Any) -> torch.nn.ModuleList:
+    """Returns a network's layers: its outermost list of modules."""
+    return next(module for module in network.modules() if isinstance(module, torch.nn.ModuleList))
 
 
 def silence() -> None:

@@ -205,8 +205,8 @@ def _padded_attention(
 class _NarrowKeys:
     """Of a cache: keeps keys in the type of values, in which attention multiplies them.
 
-    Rotated keys are as wide as the hidden states: beside values in bf16 they would be fp32, and made bf16 again for each
-    token.
+    Rotated keys are as wide as the hidden states: beside values in bf16 they would be fp32, and made bf16 again for
+    each token.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:

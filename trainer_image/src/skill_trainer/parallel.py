@@ -230,6 +230,7 @@ class Sharded:
 
         self.crew = crew
         self._student = student
+        self._records = student.records
         student.records = False  # has not been seen to work between FSDP's hooks, which act on the GPU, too
         self._plain = _hollow(student.network)
         models = [student, teacher] if teacher else [student]
@@ -277,6 +278,7 @@ class Sharded:
         for name, parameter in self._plain.named_parameters():
             parameter.data = whole[name].full_tensor()
         self._student.network = self._plain
+        self._student.records = self._records  # so that answers come by the same kernels before and after
 
 
 def lay_out(crew: Crew, student: LanguageModel, teacher: LanguageModel | None) -> Layout:

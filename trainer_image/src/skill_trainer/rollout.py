@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,12 @@ from skill_trainer.model import LanguageModel
 
 BATCH_ROWS = 32
 """Prompts that are answered at the same time; a decode step reads all weights once, however many rows there are."""
+
+ROOM = {"cpu": 1_000_000_000, "cuda": 4_000_000_000}
+"""Bytes of answers that are made at the same time, unless the model says how much room there is."""
+
+DRAWING = 24
+"""Bytes for each word of the vocabulary while a token is drawn: logits twice in fp32, shares in fp64 and int64."""
 
 PARTS = 2**50
 """What a probability of 1 is divided into; a product of a total and a number below 1 stays exactly below the total."""
@@ -46,10 +54,16 @@ def sample(
 
     Where `rows` are given, only for the prompts of these numbers, with the same uniform numbers as among all.
     """
-    rows = range(len(prompts)) if rows is None else rows
-    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64)[list(rows)]
-    choose = sampler(uniform_BN.to(model.device), temperature)
-    return generate(model, [prompts[row] for row in rows], max_new_tokens, choose)
+    rows = list(range(len(prompts)) if rows is None else rows)
+    uniform_BN = torch.rand((len(prompts), max_new_tokens), generator=generator, dtype=torch.float64)
+    answers: list[Answer] = []
+    with _decoding_weights(model):  # once for all
+        count = at_once(model, [prompts[row] for row in rows], max_new_tokens)
+        for start in range(0, len(rows), count):
+            some = rows[start : start + count]
+            choose = sampler(uniform_BN[some].to(model.device), temperature)
+            answers += generate(model, [prompts[row] for row in some], max_new_tokens, choose)
+    return answers
 
 
 def sampler(uniform_BN: Tensor, temperature: float) -> Choose:
@@ -80,15 +94,57 @@ def greedy(
 
     Similar lengths share a batch; `between` is called after each.
     """
+    batch_rows = min(batch_rows, at_once(model, prompts, max_new_tokens))
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, Answer] = {}
-    with decoding_weights(model.network, model.network.get_output_embeddings()):  # once for all batches
+    with _decoding_weights(model):  # once for all batches
         for start in range(0, len(order), batch_rows):
             rows = order[start : start + batch_rows]
             batch = generate(model, [prompts[row] for row in rows], max_new_tokens, _most_probable)
             answers.update(zip(rows, batch, strict=True))
             between()
     return [answers[index] for index in range(len(prompts))]
+
+
+def at_once(model: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> int:
+    """Returns how many of these prompts may be answered at the same time; at least one."""
+    device = model.device.type
+    token_bytes = cached_numbers(model.network) * (2 if device == "cuda" else 4)
+    longest = max(map(len, prompts), default=0)
+    one = answer_bytes(token_bytes, len(model.head.weight_VD), longest, max_new_tokens)
+    return max(1, (ROOM[device] if model.answer_room is None else model.answer_room) // one)
+
+
+def answer_bytes(token_bytes: int, vocabulary: int, prompt: int, answer: int) -> int:
+    """Returns the bytes that an answer takes while it is made.
+
+    Args:
+        token_bytes: of a token in the cache, where the prompt is twice for a moment: while it gets room for the answer.
+        vocabulary: number of words.
+        prompt: its tokens.
+        answer: its tokens, at most.
+    """
+    return token_bytes * (2 * prompt + answer) + DRAWING * vocabulary
+
+
+def cached_numbers(network: Any) -> int:
+    """Returns how many numbers the cache keeps of a token: keys and values of all layers, by the configuration.
+
+    0 where that does not say it: of a model that keeps other state, which does not grow with the tokens.
+    """
+    config = network.config.get_text_config()
+
+    def said(name: str) -> int:
+        value = getattr(config, name, None)
+        return value if isinstance(value, int) else 0
+
+    heads = said("num_attention_heads")
+    width = said("head_dim") or (said("hidden_size") // heads if heads else 0)
+    return 2 * said("num_hidden_layers") * (said("num_key_value_heads") or heads) * width
+
+
+def _decoding_weights(model: LanguageModel) -> AbstractContextManager[None]:
+    return decoding_weights(model.network, model.network.get_output_embeddings())
 
 
 def _most_probable(logits_AV: Tensor, rows_A: Tensor, number: int) -> Tensor:  # noqa: ARG001 - a Choose
@@ -102,7 +158,7 @@ def generate(
     """Returns an answer per prompt, token by token as `choose` takes them from the model's logits."""
     if not prompts:
         return []
-    with decoding_weights(model.network, model.network.get_output_embeddings()):
+    with _decoding_weights(model):
         return _generate(model, prompts, max_new_tokens, choose)
 
 

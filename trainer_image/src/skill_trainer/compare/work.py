@@ -30,9 +30,9 @@ from skill_trainer.prompts import student_messages
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.check import require_supported
 from skill_trainer.steps.examples import make_curriculum
-from skill_trainer.steps.fit import part_tokens
 from skill_trainer.steps.inputs import Inputs, read_inputs
 from skill_trainer.steps.measure import answerer
+from skill_trainer.steps.room import find_room
 
 Chain = Sequence[TrainConfig]
 """Runs that are trained one after the other."""
@@ -147,6 +147,8 @@ class Bench:
         model, method, label, start = self._model_for(config), config.method, config.update.uid, time.monotonic()
         curriculum = make_curriculum(self._inputs_of(config), config, model.tokens)
         losses, total = list[float](), curriculum.steps(method)
+        room = find_room(self._folder, method, curriculum.examples, self._device)
+        model.answer_room = room.answers
 
         def on_step(report: StepReport) -> None:
             losses.append(report.loss)
@@ -158,7 +160,7 @@ class Bench:
             train(
                 model, make_objective(method, model), make_optimizer(model), curriculum, method, done=0,
                 save_every=total, on_step=on_step, save=_nothing, stop=_never,
-                part_tokens=part_tokens(self._folder, method, self._device),
+                part_tokens=room.part_tokens,
             )  # fmt: skip
         except Diverged as error:
             return Finished(key=key, label=label, losses=tuple(losses), fault=error.message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,15 @@ from skill_contract.outcome import Outcome, Result
 from skill_contract.spec import Training
 from skill_contract.step import Step, TrainConfig
 from skill_store.repository import Repository
-from skill_trainer.adapter import AdapterSize
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
-from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, state_numbers, tokens_at_once
-from skill_trainer.model import ChatTokenizer, outline
+from skill_trainer.memory import COMMON_GPU, FP32, expected_memory, state_numbers
+from skill_trainer.model import ChatTokenizer
 from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
 from skill_trainer.steps.probe import is_probed
+from skill_trainer.steps.room import sizes
 
 EASY_BYTES_PER_SECOND = 200e6
 """At which a pod writes to an object store without anybody's doing much for it; there are faster ones."""
@@ -116,14 +115,12 @@ def stored_bytes(manifest: Manifest) -> int:
 def _details(
     config: TrainConfig, inputs: Inputs, curriculum: Curriculum, manifest: Manifest, folder: Path
 ) -> dict[str, Any]:
-    method, spec = config.method, config.method.adaptation.adapter
-    weight_bytes = stored_bytes(manifest)
-    shape = Shape.of(json.loads((folder / "config.json").read_text()), weight_bytes)
-    adapter = AdapterSize.of(outline(folder), spec) if spec else None
-    gpu = config.training.gpus_per_node > 0
-    tokens = tokens_at_once(shape, method, adapter, gpu_bytes=COMMON_GPU if gpu else 0)
-    part = Part.of(curriculum.examples, method, tokens=tokens)
-    memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
+    method, training, weight_bytes = config.method, config.training, stored_bytes(manifest)
+    shape, adapter = sizes(folder, method)
+    memory = expected_memory(
+        shape, curriculum.examples, method, adapter, gpu_bytes=COMMON_GPU if training.gpus_per_node else 0,
+        processes=max(1, training.nodes * training.gpus_per_node),
+    )  # fmt: skip
     trained = adapter.trained if adapter else shape.num_parameters
     steps = curriculum.steps(method)
     best = trained if is_probed(config, steps) else 0

@@ -11,20 +11,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from skill_contract.progress import Stage
-from skill_contract.spec import Method
 from skill_store.errors import DigestMismatch, NotFound
-from skill_trainer.adapter import AdapterSize
 from skill_trainer.checkpoint import load_series, load_state, save_state
 from skill_trainer.curriculum import Curriculum
-from skill_trainer.device import gpu_bytes, memory_bytes
+from skill_trainer.device import memory_bytes
 from skill_trainer.errors import Preempted
 from skill_trainer.evaluate import Suite, SuiteScores
 from skill_trainer.loop import make_optimizer, train
-from skill_trainer.memory import Shape, tokens_at_once
-from skill_trainer.model import LanguageModel, outline
+from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.parallel import lay_out
 from skill_trainer.step_report import Series, StepReport
@@ -37,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 def fit(
     work: Workplace, model: LanguageModel, curriculum: Curriculum, suites: Sequence[Suite],
-    before: Mapping[str, SuiteScores], *, parent: Path, uploads: Uploads,
+    before: Mapping[str, SuiteScores], *, part_tokens: int, uploads: Uploads,
 ) -> Fitted:  # fmt: skip
     """Trains `model` in place, from the last checkpoint where there is one, and leaves it in its best state.
 
     Args:
         suites: what is probed during training, the new skill's first.
         before: the parent's scores on them.
-        parent: folder of the model as it was.
+        part_tokens: that may go through the model at the same time.
         uploads: of the checkpoints; the last one may be on its way when this returns.
 
     Raises:
@@ -97,28 +92,13 @@ def fit(
                 model, objective, optimizer, curriculum, method, done=done, on_step=on_step, save=save, stop=work.stop,
                 enough=lambda: is_stopped(history[-1]), alive=work.tell, layout=layout,
                 save_every=work.config.training.checkpoint.every_steps,
-                part_tokens=part_tokens(parent, method, work.device, processes=work.crew.size),
+                part_tokens=part_tokens,
             )  # fmt: skip
         except Preempted:
             uploads.wait()
             raise
     layout.finish()
     return watch.to_best(history)
-
-
-def part_tokens(parent: Path, method: Method, device: torch.device, *, processes: int = 1) -> int:
-    """Returns how many tokens go through the model at the same time; as many in every attempt on such a machine.
-
-    Args:
-        parent: folder of the model as it was.
-        processes: how many train, each with its own device.
-    """
-    weight_bytes = sum(path.stat().st_size for path in parent.glob("*.safetensors"))
-    shape = Shape.of(json.loads((parent / "config.json").read_text()), weight_bytes)
-    spec = method.adaptation.adapter
-    adapter = AdapterSize.of(outline(parent), spec) if spec else None
-    spread = 1 if spec else processes  # an adapter is in every one
-    return tokens_at_once(shape, method, adapter, gpu_bytes=gpu_bytes(device), processes=spread)
 
 
 def _is_over(history: Sequence[StepReport], total: int) -> bool:

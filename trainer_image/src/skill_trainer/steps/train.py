@@ -15,7 +15,7 @@ from skill_trainer.device import memory_bytes
 from skill_trainer.errors import OutOfMemory
 from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, judge, overall
-from skill_trainer.model import LanguageModel
+from skill_trainer.model import ChatTokenizer, LanguageModel
 from skill_trainer.report import SideBySide, side_by_side
 from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.data_facts import data_facts
@@ -32,6 +32,7 @@ from skill_trainer.steps.measure import (
     measure_gain,
 )
 from skill_trainer.steps.publish import Candidate, publish, put_report
+from skill_trainer.steps.room import find_room, ways_out
 from skill_trainer.steps.uploads import Uploads
 from skill_trainer.steps.watch import Fitted, alarms_at_end
 from skill_trainer.steps.workplace import Workplace
@@ -54,10 +55,9 @@ def train_step(work: Workplace) -> Outcome:
     try:
         outcome = _train(work)
     except torch.OutOfMemoryError as error:  # a GPU's; on a CPU the kernel ends the process
-        peak = memory_bytes(work.device) / 2**30
+        peak = memory_bytes(work.device) / 1e9
         raise OutOfMemory(
-            f"the GPU is full at {peak:.1f} GiB: ask for a larger one, or lower method.rollout.maxNewTokens or "
-            "method.batchSize"
+            f"the GPU is full at {peak:.1f} GB: take a larger one, {ways_out(work.config.method)}"
         ) from error
     work.crew.first(lambda: work.run.put(RESULT, outcome.dump_json().encode()))  # all the rest is there
     work.crew.first(work.run.remove_checkpoints)
@@ -66,11 +66,15 @@ def train_step(work: Workplace) -> Outcome:
 
 def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
-    model = LanguageModel.load(ground.parent, work.device, work.config.method.chat_template_arguments)
-    ground = ground.with_warning(thinking_warning(model.tokens))
-    curriculum = make_curriculum(ground.inputs, work.config, model.tokens)
-    require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
-    data = data_facts(ground.inputs, ground.suites, curriculum, model.tokens)
+    method = work.config.method
+    tokens = ChatTokenizer.load(ground.parent, method.chat_template_arguments)
+    ground = ground.with_warning(thinking_warning(tokens))
+    curriculum = make_curriculum(ground.inputs, work.config, tokens)
+    require_questions_fit(ground.suites, work.config, ground.inputs, tokens)
+    data = data_facts(ground.inputs, ground.suites, curriculum, tokens)
+    room = find_room(ground.parent, method, curriculum.examples, work.device, processes=work.crew.size)
+    model = LanguageModel.load(ground.parent, work.device, method.chat_template_arguments)
+    model.answer_room = room.answers
 
     work.tell(stage=Stage.GATING)
     before = measure(work, "before", model, ground.suites)
@@ -79,7 +83,9 @@ def _train(work: Workplace) -> Outcome:
         return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
 
     with Uploads(work.crew) as uploads:  # the last checkpoint is on its way while the answers are measured
-        fitted = fit(work, model, curriculum, ground.suites, before.scores, parent=ground.parent, uploads=uploads)
+        fitted = fit(
+            work, model, curriculum, ground.suites, before.scores, part_tokens=room.part_tokens, uploads=uploads
+        )
         model.round_to_stored(ground.parent)
         work.tell(stage=Stage.EVALUATING)
         # Kept only when the weights are: an attempt that trains again may, on a GPU, come to others.
