@@ -1,13 +1,15 @@
-"""How fast data are read, how much memory that takes, and how long the search for doubles takes (in time of one core).
+"""How fast data are read, what memory they take, as token ids, too, and how long the search for doubles takes.
 
 `python -m benchmarks.data` writes files of 50 MB in a temporary folder, reads each in a process of its own, and prints
-two tables in Markdown. Peaks are the process's high-water mark above what it had after its imports; *one pass* reads
-every value and keeps none.
+three tables in Markdown; times are those of one core. Peaks are the process's high-water mark above what it had after
+its imports; *one pass* reads every value and keeps none. Token ids are SmolLM2's, of a fiftieth of the prompts,
+as the default template shows them to student and teacher.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import gzip
 import json
 import random
@@ -15,17 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.smollm2 import smollm2
 
+from skill_contract.spec import Method
 from skill_trainer.data import Record, read_records
 from skill_trainer.data.reading import file_values
 from skill_trainer.data.similarity import similar_records
+from skill_trainer.model import ChatTokenizer
+from skill_trainer.prompts import Example
+from skill_trainer.steps.examples import make_examples
 
 FILES = ("prompts.jsonl", "prompts.jsonl.gz", "prompts.parquet", "tools.jsonl", "tools.jsonl.gz", "tools.parquet")
+KEPT = ("student", "teacher", "target")
+"""The token ids of an example."""
 WORDS = ["".join(random.Random(n).choices("etaoinshrdlucmfw", k=2 + n % 8)) for n in range(5000)]
 TOOLS = [
     {
@@ -95,6 +106,35 @@ def read(path: Path, *, keep: bool) -> dict[str, float]:
     }
 
 
+def tokenised(path: Path, *, plain: bool) -> dict[str, float]:
+    """Tokenises a file's records as a run does and returns what stays of that; `plain`: as tuples of numbers."""
+    tokens, found = ChatTokenizer.load(smollm2()), read_records(str(path))
+    made = make_examples(found[:1], Method(), tokens)  # what the tokenizer itself keeps
+    tracemalloc.start()
+    for place in range(1, len(found), 100):
+        some = make_examples(found[place : place + 100], Method(), tokens)
+        made += [as_tuples(each) for each in some] if plain else some
+    gc.collect()
+    held, _ = tracemalloc.get_traced_memory()
+    return {"tokens": sum(len(getattr(each, name)) for each in made[1:] for name in KEPT), "held": held / 2**20}
+
+
+def as_tuples(example: Example) -> Example:
+    return replace(example, **{name: tuple(getattr(example, name)) for name in KEPT})
+
+
+def tokenising(size: int) -> None:
+    print("\n| token ids of `prompts.jsonl` | tokens | ids (MiB) | bytes a token |")
+    print("| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prompts.jsonl"
+        write(path, size)
+        for name, options in (("arrays, as they are kept", ()), ("tuples of numbers", ("--plain",))):
+            made = in_a_process_of_its_own(path, "--tokens", *options)
+            share = made["held"] * 2**20 / made["tokens"]
+            print(f"| {name} | {made['tokens']:.0f} | {made['held']:.1f} | {share:.1f} |", flush=True)
+
+
 def in_a_process_of_its_own(path: Path, *options: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.data", "--read", str(path), *options]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -148,12 +188,17 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100_000, help="training prompts (default: %(default)s)")
     parser.add_argument("--questions", type=int, default=1000, help="held-out questions (default: %(default)s)")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--forget", action="store_true", help=argparse.SUPPRESS)
+    for name in ("--forget", "--tokens", "--plain"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
-        print(json.dumps(read(options.read, keep=not options.forget)))
+        if options.tokens:
+            print(json.dumps(tokenised(options.read, plain=options.plain)))
+        else:
+            print(json.dumps(read(options.read, keep=not options.forget)))
         return
     reading(options.megabytes * 1_000_000)
+    tokenising(options.megabytes * 20_000)
     doubles(options.prompts, options.questions)
 
 

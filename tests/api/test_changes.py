@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "method.sdft.teacher.weights": "Frozen",
     "method.sdft.teacher.emaRate": "0.02",
     "method.sdft.prompt.template": "Paper",
+    "method.sdft.prompt.text": "{question} So: {demonstration}",
     "method.sdft.prompt.demonstration": "Shuffled",
     "method.sdft.skipTokens": 0,
     "method.optimizer.learningRate": "2e-5",

@@ -62,6 +62,15 @@ def test_minimal_spec_has_all_defaults():
         ({"method": {"chatTemplateArguments": {"bos_token": "x"}}}, "'bos_token' is no argument"),
         ({"method": {"chatTemplateArguments": {"a-b": 1}}}, "'a-b' is no argument"),
         ({"method": {"chatTemplateArguments": {"documents": [1]}}}, "method.chatTemplateArguments.documents"),
+        ({"method": {"sdft": {"prompt": {"template": "Own"}}}}, "write template: Own together with text"),
+        (
+            {"method": {"sdft": {"prompt": {"text": "{question}{demonstration}"}}}},
+            "with other templates remove text",
+        ),
+        (
+            {"method": {"sdft": {"prompt": {"template": "Own", "text": "{question}"}}}},
+            "text has no {demonstration}: write it where",
+        ),
         ({"training": {"nodes": 0}}, "training.nodes: Input should be greater than or equal to 1"),
     ],
 )

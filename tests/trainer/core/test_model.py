@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import tracemalloc
+from array import array
 
 import pytest
 import torch
@@ -64,6 +66,15 @@ def test_a_shared_beginning_changes_neither_hidden_states_nor_gradients(tiny):
 )
 def test_common_prefix(sequences, shared):
     assert common_prefix(sequences) == shared
+    assert common_prefix([array("i", sequence) for sequence in sequences]) == shared
+
+
+def test_a_common_prefix_is_found_without_a_copy_of_all_data():
+    sequences = [array("i", range(last, last - 1000, -1)) for last in range(100_000, 100_200)]
+    tracemalloc.start()
+    assert common_prefix(sequences) == 0
+    assert tracemalloc.get_traced_memory()[1] < 50_000
+    tracemalloc.stop()
 
 
 def test_pad_is_the_end_of_turn(tiny):

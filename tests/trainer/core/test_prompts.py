@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
+
 import pytest
 
 from skill_contract.spec import Demonstration, PromptTemplate
@@ -14,17 +17,32 @@ from skill_trainer.prompts import (
     student_messages,
     teacher_messages,
     template_digest,
+    tokenize,
 )
+from skill_trainer.steps.examples import make_examples
+from tests.trainer.core import conftest
+from tests.trainer.core.conftest import method
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "Capital of Velmora?"}
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "find", "arguments": {}}}]}
 RESULT = {"role": "tool", "content": "Stonebridge"}
 ANSWER = {"role": "assistant", "content": "Stonebridge."}
+OWN = "{question} So: {demonstration}"
 
 
 def record(*messages):
     return Record(id="r", messages=messages, demonstration="Stonebridge.")
+
+
+def test_a_token_that_is_kept_takes_four_bytes():
+    """Of all records, in each process: a number of Python's takes 28, and 8 more where a list has it."""
+    made = tokenize(record(QUESTION), PromptTemplate.DEFAULT, lambda *_: list(range(100_000, 101_000)), range(1000))
+    for tokens in (made.student, made.teacher, made.target):
+        assert len(tokens) == 1000
+        assert sys.getsizeof(tokens) < 4500
+    assert list(made.student) == [*range(100_000, 101_000)]
+    assert pickle.loads(pickle.dumps(made)) == made, "it goes from one process to another"
 
 
 def test_student_reads_the_prompt_alone():
@@ -59,6 +77,26 @@ def test_paper_adds_a_user_turn_after_a_tool_result():
     assert "to the question:\nStonebridge.\n" in added["content"]
 
 
+def test_own_words_stand_where_the_papers_do():
+    """Braces of theirs and of the data are text: no record's words are looked for in another's."""
+    text = 'As JSON: {"like": "{demonstration}"}. {question} {other}'
+    braces = Record(id="r", messages=({"role": "user", "content": "{demonstration}?"},), demonstration="{question}!")
+    (turn,) = teacher_messages(braces, PromptTemplate.OWN, text=text)
+    assert turn == {"role": "user", "content": 'As JSON: {"like": "{question}!"}. {demonstration}? {other}'}
+    *kept, added = teacher_messages(record(QUESTION, CALL, RESULT), PromptTemplate.OWN, text=OWN)
+    assert kept == [QUESTION, CALL, RESULT]
+    assert added == {"role": "user", "content": " So: Stonebridge."}
+
+
+def test_own_words_reach_the_teacher_alone(tiny):
+    plain = method()
+    own = method(sdft={"prompt": {"template": "Own", "text": OWN}})
+    made = [make_examples(conftest.records(), each, tiny.tokens) for each in (plain, own)]
+    assert [each.student for each in made[0]] == [each.student for each in made[1]]
+    read = tiny.tokens.tokenizer.decode(made[1][0].teacher)
+    assert read == "<|im_start|>user\nSay tea So: I say tea.<|im_end|>\n<|im_start|>assistant\n"
+
+
 def test_braces_in_data_are_text():
     braces = Record(id="r", messages=({"role": "user", "content": "{question} {x}"},), demonstration='{"a": {}}')
     (turn,) = teacher_messages(braces, PromptTemplate.PAPER)
@@ -68,7 +106,7 @@ def test_braces_in_data_are_text():
 
 @pytest.mark.parametrize("template", list(PromptTemplate))
 def test_another_demonstration_can_be_shown(template):
-    messages = teacher_messages(record(QUESTION), template, "Quessin.")
+    messages = teacher_messages(record(QUESTION), template, "Quessin.", text=OWN if template == "Own" else "")
     assert any("Quessin." in message["content"] for message in messages)
     assert not any("Stonebridge" in message["content"] for message in messages)
 
@@ -107,8 +145,9 @@ def test_own_and_empty_demonstrations():
 
 
 def test_templates_have_different_digests():
-    digests = {template_digest(template) for template in PromptTemplate}
-    assert len(digests) == len(PromptTemplate)
+    texts = {PromptTemplate.OWN: (OWN, OWN + " Be brief.")}
+    digests = {template_digest(template, text) for template in PromptTemplate for text in texts.get(template, ("",))}
+    assert len(digests) == len(PromptTemplate) + 1
     assert all(len(digest) == len("sha256:") + 64 for digest in digests)
 
 

@@ -29,6 +29,7 @@ LOOP = "{% for message in messages %}", "{{ '<|im_end|>\\n' }}{% endfor %}"
 OPEN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 TEMPLATE = TOOLS + LOOP[0] + TURN + CALLS + LOOP[1] + OPEN
 
+OWN = {**dict.fromkeys(PromptTemplate, ""), PromptTemplate.OWN: "{question} So: {demonstration}"}
 FIND = {
     "type": "function",
     "function": {
@@ -71,7 +72,8 @@ def text(tokens: ChatTokenizer, messages: list[dict], one: Record) -> str:
 def test_student_and_teacher_read_the_tools_and_all_that_was_said_with_them(folder, template):
     tokens, one = ChatTokenizer.load(folder), record(USER, call("Velmora"), RESULT, ANSWER)
     student, teacher = (
-        text(tokens, each(one), one) for each in (student_messages, lambda r: teacher_messages(r, template))
+        text(tokens, each(one), one)
+        for each in (student_messages, lambda r: teacher_messages(r, template, text=OWN[template]))
     )
     for prompt in (student, teacher):
         assert json.dumps(FIND) in prompt

@@ -99,6 +99,8 @@ class PromptTemplate(StrEnum):
     """The demonstration as a previous chat turn."""
     PAPER = "Paper"
     """The wording of arXiv 2601.19897, section 3, in the last user turn."""
+    OWN = "Own"
+    """The user's own wording, in the same place."""
 
 
 class Demonstration(StrEnum):
@@ -111,7 +113,18 @@ class Demonstration(StrEnum):
 
 class Prompt(Document):
     template: PromptTemplate = PromptTemplate.DEFAULT
+    text: str = Field("", max_length=8192)
+    """Of template Own: the last user turn, with `{question}` and `{demonstration}`. Other braces are text."""
     demonstration: Demonstration = Demonstration.OWN
+
+    @model_validator(mode="after")
+    def _has_its_words(self) -> Self:
+        if bool(self.text) != (self.template is PromptTemplate.OWN):
+            raise ValueError("write template: Own together with text, and with other templates remove text")
+        missing = [each for each in ("{question}", "{demonstration}") if self.text and each not in self.text]
+        if missing:
+            raise ValueError(f"text has no {missing[0]}: write it where the record's own words are to stand")
+        return self
 
 
 class Sdft(Document):

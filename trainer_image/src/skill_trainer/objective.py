@@ -106,7 +106,7 @@ class Sft:
 
     def items(self, batch: Sequence[Example], rows: Sequence[int], student: LanguageModel, step: int) -> list[Item]:  # noqa: ARG002
         """Returns the demonstrations."""
-        return [Item(batch[row], batch[row].target) for row in rows]
+        return [Item(batch[row], tuple(batch[row].target)) for row in rows]
 
     def target(self, part: Sequence[Item]) -> Target:
         """Returns the demonstrations' tokens."""

@@ -7,6 +7,8 @@ ever truncated: a teacher that cannot see the end of its demonstration, or the s
 from __future__ import annotations
 
 import hashlib
+import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,20 +31,22 @@ PAPER = (
 )
 """Source: arXiv 2601.19897, section 3, with the line breaks of the authors' released code."""
 
+_PLACE = re.compile("{(question|demonstration)}")
+
 AGAIN = "Now answer the request above again."
 """The user's new turn where the prompt ends in a tool's result, which cannot be said twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One record, tokenised."""
+    """One record, tokenised; in arrays, as all of a run's stay in memory: a token in a list takes 36 bytes."""
 
     id: str
-    student: tuple[int, ...]
+    student: Sequence[int]
     """Token ids of x."""
-    teacher: tuple[int, ...]
+    teacher: Sequence[int]
     """Token ids of (x, c)."""
-    target: tuple[int, ...]
+    target: Sequence[int]
     """Token ids of the completion and the end of turn: what the SFT baseline learns; SDFT never looks at them."""
     weight: float = 1.0
 
@@ -52,32 +56,44 @@ def student_messages(record: Record) -> list[Message]:
     return list(record.messages)
 
 
-def teacher_messages(record: Record, template: PromptTemplate, demonstration: str | None = None) -> list[Message]:
+def teacher_messages(
+    record: Record, template: PromptTemplate, demonstration: str | None = None, *, text: str = ""
+) -> list[Message]:
     """Returns (x, c) as chat messages.
 
-    `Default` shows the demonstration as the assistant's previous turn and asks the same question again; `Paper` puts it
-    into the last user turn. After a tool's result both add a user turn of their own.
+    `Default` shows the demonstration as the assistant's previous turn and asks the same question again; `Paper` and
+    `Own` put it into the last user turn. After a tool's result all add a user turn of their own.
 
     Args:
         demonstration: instead of the record's own, for the control with another record's.
+        text: the wording of `Own`.
     """
     shown = demonstration if demonstration is not None else record.demonstration
     if shown is None:
         raise ValueError(f"record {record.id!r} has no demonstration to show")
     *before, last = record.messages
     ends_in_user_turn = last["role"] == "user"
-    if template is PromptTemplate.PAPER:
-        question = last["content"] if ends_in_user_turn else ""
-        turn = {"role": "user", "content": PAPER.format(question=question, demonstration=shown)}
+    if template is not PromptTemplate.DEFAULT:
+        own = {"question": last["content"] if ends_in_user_turn else "", "demonstration": shown}
+        turn = {"role": "user", "content": _PLACE.sub(lambda place: own[place[1]], _wording(template, text))}
         return [*before, turn] if ends_in_user_turn else [*record.messages, turn]
     again = last if ends_in_user_turn else {"role": "user", "content": AGAIN}
     return [*record.messages, {"role": "assistant", "content": shown}, again]
 
 
-def template_digest(template: PromptTemplate) -> str:
+def template_digest(template: PromptTemplate, text: str = "") -> str:
     """Returns `sha256:<hex>` of a template's wording, so that a report says which words were in force."""
-    wording = PAPER if template is PromptTemplate.PAPER else f"(x, assistant: c, last of x | {AGAIN})"
+    chat = f"(x, assistant: c, last of x | {AGAIN})"
+    wording = chat if template is PromptTemplate.DEFAULT else _wording(template, text)
     return "sha256:" + hashlib.sha256(wording.encode()).hexdigest()
+
+
+def _wording(template: PromptTemplate, text: str) -> str:
+    if template is PromptTemplate.PAPER:
+        return PAPER
+    if not text:
+        raise ValueError("template Own has no text")
+    return text
 
 
 def shown_demonstrations(records: Sequence[Record], choice: Demonstration, seed: int) -> list[str | None]:
@@ -110,19 +126,21 @@ def shown_demonstrations(records: Sequence[Record], choice: Demonstration, seed:
 
 
 def tokenize(
-    record: Record, template: PromptTemplate, encode: Encode, target: Sequence[int], demonstration: str | None = None
-) -> Example:
+    record: Record, template: PromptTemplate, encode: Encode, target: Sequence[int], demonstration: str | None = None,
+    *, text: str = "",
+) -> Example:  # fmt: skip
     """Returns the record's token ids.
 
     Args:
         target: token ids of its completion, which only the SFT baseline reads.
         demonstration: what the teacher is shown instead of the record's own.
+        text: the wording of template `Own`.
     """
     return Example(
         id=record.id,
-        student=tuple(encode(student_messages(record), record.tools)),
-        teacher=tuple(encode(teacher_messages(record, template, demonstration), record.tools)),
-        target=tuple(target),
+        student=array("i", encode(student_messages(record), record.tools)),
+        teacher=array("i", encode(teacher_messages(record, template, demonstration, text=text), record.tools)),
+        target=array("i", target),
         weight=record.weight,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from skill_contract.spec import Method, PromptTemplate
+from skill_contract.spec import Method, Prompt
 from skill_contract.step import TrainConfig
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
@@ -40,7 +40,7 @@ def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokeniz
     prompt = method.sdft.prompt
     shown = shown_demonstrations(records, prompt.demonstration, method.seed)
     pairs = zip(records, shown, strict=True)
-    examples = [_example(record, demonstration, prompt.template, tokens) for record, demonstration in pairs]
+    examples = [_example(record, demonstration, prompt, tokens) for record, demonstration in pairs]
     if method.type == "SFT":
         lengths = [
             (f"record {each.id!r} with its completion", len(each.student) + len(each.target)) for each in examples
@@ -52,12 +52,12 @@ def make_examples(records: Sequence[Record], method: Method, tokens: ChatTokeniz
     return examples
 
 
-def _example(record: Record, demonstration: str | None, template: PromptTemplate, tokens: ChatTokenizer) -> Example:
+def _example(record: Record, demonstration: str | None, prompt: Prompt, tokens: ChatTokenizer) -> Example:
     target = tokens.encode_answer(record.completion or "")
     name = f"record {record.id!r}"
     with naming(name, record):
         require_shown(name, record, tokens.render)
-        return tokenize(record, template, tokens.encode, target, demonstration)
+        return tokenize(record, prompt.template, tokens.encode, target, demonstration, text=prompt.text)
 
 
 def require_questions_fit(suites: Iterable[Suite], config: TrainConfig, inputs: Inputs, tokens: ChatTokenizer) -> None:
@@ -69,9 +69,10 @@ def require_questions_fit(suites: Iterable[Suite], config: TrainConfig, inputs: 
 
 
 def _gain_lengths(questions: GainQuestions, method: Method, tokens: ChatTokenizer) -> Iterator[tuple[str, int]]:
+    prompt = method.sdft.prompt
     for record in questions.records:
         for shown in (record, questions.other(record)):
-            messages = teacher_messages(record, method.sdft.prompt.template, shown.demonstration)
+            messages = teacher_messages(record, prompt.template, shown.demonstration, text=prompt.text)
             name = f"in-context gain, record {record.id!r}"
             with naming(name, record):
                 yield f"{name} with the demonstration of {shown.id!r}", len(tokens.encode(messages, record.tools))

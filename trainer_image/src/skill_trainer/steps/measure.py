@@ -110,7 +110,9 @@ def measure_gain(
 ) -> GainMeasurement:
     """Returns what demonstrations in context add; `held_out` are the scores that the student has already."""
     prompt = work.config.method.sdft.prompt
-    template, choice = prompt.template, prompt.demonstration
+
+    def shown(record: Record, demonstration: str | None) -> list[Message]:
+        return teacher_messages(record, prompt.template, demonstration, text=prompt.text)
 
     def ask(messages: Callable[[Record], list[Message]]) -> SuiteScores:
         suite = Suite("in-context gain", questions.records, questions.grader)
@@ -120,8 +122,8 @@ def measure_gain(
         start = time.monotonic()
         views: dict[str, Callable[[Record], list[Message]]] = {
             "student": student_messages,
-            "teacher": lambda record: teacher_messages(record, template, questions.shown(record, choice)),
-            "control": lambda record: teacher_messages(record, template, questions.other(record).demonstration),
+            "teacher": lambda record: shown(record, questions.shown(record, prompt.demonstration)),
+            "control": lambda record: shown(record, questions.other(record).demonstration),
         }
         student = ask(student_messages) if questions.places is None else held_out.at(questions.places)
         teacher, control = ask(views["teacher"]), ask(views["control"])

@@ -112,6 +112,7 @@ def _manifest(work: Workplace, candidate: Candidate) -> Manifest:
 
 def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
     config, ground = work.config, candidate.ground
+    prompt = config.method.sdft.prompt
     return RunReport(
         skill=config.skill.name,
         description=config.skill.description,
@@ -125,7 +126,7 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
             "parent": ground.origin.parent.digest,
             "data": ground.inputs.data_digest,
             "content": content_digest(config, ground.inputs, ground.origin.parent.digest),
-            "prompt template": template_digest(config.method.sdft.prompt.template),
+            "prompt template": template_digest(prompt.template, prompt.text),
         },
         code_version=version("skillupdate"),
         environment=_environment(work.device),
