@@ -12,6 +12,7 @@ from skill_operator.manifests.serving import digest_in, version_uri, weights_of
 from skill_operator.observed import Target
 from skill_operator.status import Failure, Published, Rollout, Status
 from skill_operator.steps.head import give_up
+from skill_operator.steps.preflight import preflight
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
@@ -88,7 +89,8 @@ def prepare(facts: Facts) -> Verdict | None:
     was_held = target.is_paused_by_us and target.weights == weights_of(published(facts))
     if was_held or noted(facts):  # this status was lost in the middle
         return _write_down(facts, target)
-    return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, target)
+    not_yet = _unfit(facts, serving, target) or _busy(facts, target) or preflight(facts, target)
+    return not_yet or _write_down(facts, target)
 
 
 def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
