@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLE = {
     ("replies lost, requests carried out", "RollingOut"),
     ("status erased by hand", "promote"),
+    ("annotation taken back by somebody", "promote"),
     ("update deleted", "Soaking"),
     ("update deleted", "Reverting"),
     ("step's node lost", "Training"),

@@ -240,7 +240,7 @@ class Sim:
 
     def finish(self, step: str, answer: Outcome | None = None, *, keep_pod: bool = True) -> None:
         """A step's Job ends well, with this last word or the usual one."""
-        usual = raw.outcome(Step.PROMOTE if step in {"revert", "prove"} else Step(step))
+        usual = raw.outcome(Step.PROMOTE if step in {"revert", "prove", "preflight"} else Step(step))
         if keep_pod:
             self._end_pod(step, raw.said(answer or usual, at=self.now))
         self.job(step)["status"] = {"conditions": [raw.job_condition("Complete", at=self.now)]}

@@ -145,6 +145,17 @@ def test_the_key_of_an_engine_comes_from_the_environment(repository: Repository,
     assert (code, outcome.reason, repository.head().ref) == (0, "Promoted", child)
 
 
+def test_a_version_is_looked_up_without_touching_the_head(repository: Repository, child: VersionRef, run: Run):
+    head = repository.head()
+    asked = config(repository, child).model_copy(update={"prove_only": True})
+    code, outcome = run(asked.dump_json())
+    assert (code, outcome.reason, outcome.version, outcome.digest) == (0, "Found", child.version, child.digest)
+    Path(repository.uri.removeprefix("file://"), "versions", child.version, ".skill/manifest.json").unlink()
+    code, outcome = run(asked.dump_json())
+    assert (code, outcome.reason) == (42, "VersionMissing")
+    assert repository.head() == head
+
+
 def test_a_version_without_golden_prompts_is_not_taken_on_trust(repository: Repository, model: Path):
     (model / ".skill").mkdir(exist_ok=True)
     manifest = Manifest(files=(), sequence=1, parent=repository.head().ref)

@@ -67,7 +67,8 @@ class Retention(Document):
 class PromoteConfig(Document):
     """Configuration of the `promote` step: prove what the pods serve, then move the head to `version`.
 
-    With no pods (publish only) the head is moved without a proof.
+    With no pods (publish only) the head is moved without a proof; with none and `prove_only` it is only looked up
+    whether `version` is there.
     """
 
     update: UpdateIdentity

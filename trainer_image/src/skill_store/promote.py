@@ -33,6 +33,9 @@ def promote(config: PromoteConfig) -> tuple[Outcome, int]:
 def _promote(config: PromoteConfig) -> Outcome:
     repository = Repository(config.model_uri)
     candidate = VersionRef(version=config.version, digest=config.digest)
+    if config.prove_only and not config.pods:
+        repository.manifest(candidate)
+        return _answer(config, Result.SUCCEEDED, "Found", f"{config.version} is there to go back to")
     head = repository.head()
     if head and head.ref == candidate:
         tidied = _tidy(config)

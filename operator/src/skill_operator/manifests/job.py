@@ -1,4 +1,4 @@
-"""The three Jobs of an update: check, train and promote.
+"""The Jobs of an update: check, train and promote; the last by four names.
 
 Pure. What a Job's failure means is said once, here, in Kubernetes' own words (podFailurePolicy), so that a node drain,
 a preemption or a user's mistake is told apart even while the operator is away.
@@ -36,6 +36,8 @@ REVERT = "revert"
 """The promote step run backwards, under a name of its own."""
 PROVE = "prove"
 """The promote step's first half: the first new pod is asked, and the head stays."""
+PREFLIGHT = "preflight"
+"""The promote step without a pod to ask, before anything is told: only whether a version is there."""
 
 CHECK_DEADLINE_SECONDS = 3600
 PROMOTE_SECONDS = 900
@@ -120,7 +122,7 @@ def promote_job(
         parent_digest=parent_digest,
         served_model_name=model or (spec.serving.served_model_name if spec.serving else ""),
         pods=pods,
-        prove_only=step == PROVE,
+        prove_only=step in {PROVE, PREFLIGHT},
         retention=retention,
     )
     template = placeless(spec.training.template)

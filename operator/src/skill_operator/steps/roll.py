@@ -13,6 +13,7 @@ from skill_operator.observed import Target
 from skill_operator.status import MOST_PODS, Failure, Published, Rollout
 from skill_operator.steps.head import give_up
 from skill_operator.steps.pace import is_everywhere, time_is_up, unsteady
+from skill_operator.steps.preflight import preflight
 from skill_operator.steps.rollback import begin_rollback, noted
 from skill_operator.steps.target import (
     Fault,
@@ -58,7 +59,8 @@ def prepare(facts: Facts) -> Verdict | None:
     was_held = target.is_paused_by_us and target.weights == weights_of(published(facts))
     if was_held or noted(facts):  # this status was lost in the middle
         return _write_down(facts, target)
-    return _unfit(facts, serving, target) or _busy(facts, target) or _write_down(facts, target)
+    not_yet = _unfit(facts, serving, target) or _busy(facts, target) or preflight(facts, target)
+    return not_yet or _write_down(facts, target)
 
 
 def _unfit(facts: Facts, serving: Serving, target: Target) -> Verdict | None:
