@@ -17,8 +17,12 @@ from skill_trainer.errors import ConfigInvalid, ParentMismatch
 from skill_trainer.memory import COMMON_GPU, FP32, Part, Shape, estimate_memory, state_numbers, tokens_at_once
 from skill_trainer.model import ChatTokenizer, outline
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
-from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
-from skill_trainer.steps.probe import is_probed
+from skill_trainer.steps.forewarnings import forewarnings, require_loss
+from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs, with_inherited
+from skill_trainer.steps.probe import steps_between
+
+NOTED = 1024
+"""Characters of the warnings in the message, which is the condition's; the report has all of them."""
 
 
 def check(config: TrainConfig) -> Outcome:
@@ -46,13 +50,17 @@ def check(config: TrainConfig) -> Outcome:
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
         require_questions_fit(suites, config, inputs, tokens)
+        require_loss(inputs, config.method, tokens)
+        inputs = with_inherited(inputs, inherited)
+        warnings = (*forewarnings(config, inputs, curriculum, tokens), *inputs.warnings)
         details = _details(config, inputs, curriculum, manifest, Path(folder))
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
         f"{len(inputs.retention)} retention suites{earlier}; {details['totalSteps']} steps from {parent.version}"
     )
-    return _answer("Checked", message, parent, details)
+    noted = f". Noted: {'; '.join(warnings)}"[:NOTED] if warnings else ""
+    return _answer("Checked", message + noted, parent, {**details, "warnings": list(warnings)[:5]})
 
 
 def require_supported(config: TrainConfig) -> None:
@@ -114,7 +122,7 @@ def _details(
     memory = estimate_memory(shape, part, method=method, gpu=gpu, adapter=adapter)
     trained = adapter.trained if adapter else shape.num_parameters
     steps = curriculum.steps(method)
-    best = trained if is_probed(config, steps) else 0
+    best = trained if steps_between(config, steps) else 0
     return {
         "totalSteps": steps,
         "trainRecords": len(inputs.train),
@@ -125,7 +133,6 @@ def _details(
         # Parent, candidate, one checkpoint (student, two moments, teacher), and the best state's weights.
         "scratchBytes": 2 * weight_bytes + FP32 * (state_numbers(shape, method, adapter)[1] + best),
         "dataDigest": inputs.data_digest,
-        "warnings": list(inputs.warnings)[:5],
     }
 
 

@@ -64,7 +64,7 @@ def require_questions_fit(suites: Iterable[Suite], config: TrainConfig, inputs: 
 
 def _gain_lengths(questions: GainQuestions, method: Method, tokens: ChatTokenizer) -> Iterator[tuple[str, int]]:
     for record in questions.records:
-        for shown in (record, questions.other(record)):
+        for shown in filter(None, (record, questions.other(record))):
             messages = teacher_messages(record, method.sdft.prompt.template, shown.demonstration)
             name = f"in-context gain, record {record.id!r}"
             with naming(name, record):
