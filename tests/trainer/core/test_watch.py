@@ -271,7 +271,10 @@ def test_a_teacher_that_says_its_last_word_again_makes_sure_answers_that_run_in_
 
 def test_a_teacher_that_ends_too_soon_makes_short_answers(tiny):
     end = tiny.tokens.end_of_turn[0]
-    found = spoilt(tiny, lambda weight: weight[end].mul_(8), optimizer={"learningRate": 0.05, **SCHEDULE})
+    found = spoilt(
+        tiny, lambda weight: weight[end].mul_(8), steps=20, rollout={"maxNewTokens": 32},
+        optimizer={"learningRate": 0.02, **SCHEDULE},
+    )  # fmt: skip
     assert found[Signature.LENGTH_DRIFT] is Action.MARK
 
 
