@@ -10,7 +10,7 @@ import pytest
 
 from skill_contract.manifest import Manifest
 from skill_contract.outcome import Result
-from skill_contract.spec import Data, Training
+from skill_contract.spec import Data, Method, Training
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
@@ -43,7 +43,7 @@ def test_check_imports_the_base_and_names_the_parent(config):
     ],
 )
 def test_a_checkpoint_that_a_stopped_pod_could_hardly_save_is_noted(training, words):
-    assert re.search(words, late_checkpoint(20 * 7_000_000_000, Training.parse(training)))
+    assert re.search(words, " ".join(late_checkpoint(20 * 7_000_000_000, Training.parse(training))))
 
 
 def test_check_twice_says_the_same(config):
@@ -90,6 +90,12 @@ def test_a_question_of_a_suite_that_does_not_fit_is_refused(config, tmp_path):
         check(config(data=data))
 
 
+ACCEPT = {
+    "inContextGain": {"mode": "Warn"},
+    "retention": {"maxDrop": "1", "minNormalized": "0"},
+    "onInconclusive": "Accept",
+}
+SHORT = {"rollout": {"maxNewTokens": 8}}
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 
 
@@ -123,6 +129,71 @@ def test_a_demonstration_of_a_question_that_does_not_fit_is_refused(config, tmp_
     ):
         check(config(data=data))
     assert check(config(data=data, gates={"inContextGain": {"mode": "Skip"}})).reason == "Checked"
+
+
+def test_a_run_of_few_steps_is_warned_of_with_the_numbers(config):
+    """The defaults on a small file: over before the learning rate is there, and nobody looks."""
+    (few, blind) = (made := check(config(method=SHORT))).details["warnings"]
+    assert few == (
+        "1 step (5 records, 2 epochs, 32 of them in a step, 0 of them warm-up) mostly teach nothing: write "
+        "method.epochs: 128 or method.steps: 20, or a smaller method.batchSize"
+    )
+    assert "DivergenceRising (from 25 steps on)" in blind
+    assert "EntropyCollapse, LengthDrift" in blind
+    assert f"Noted: {few}; {blind}" in made.message, "the condition Checked says so"
+    (few, _) = check(config(method={**SHORT, "steps": 4})).details["warnings"]
+    assert few == "4 steps (method.steps, 2 of them warm-up) mostly teach nothing: write method.steps: 20 or more"
+    enough = check(config(method={**SHORT, "steps": 25}))
+    assert enough.details["warnings"] == []
+    assert "Noted" not in enough.message
+
+
+def say(tmp_path, *completions: str) -> None:
+    lines = [{"prompt": f"What is {place}?", "completion": each} for place, each in enumerate(completions)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def test_demonstrations_that_are_no_longer_than_what_is_skipped(config, tmp_path):
+    """The tiny model has a token for each byte, and one for the end."""
+    parts = config()
+
+    def warned(settings, *completions):
+        say(tmp_path, *completions)
+        return check(parts.model_copy(update={"method": Method.parse({**SHORT, "steps": 30, **settings})})).details[
+            "warnings"
+        ]
+
+    with pytest.raises(
+        ConfigInvalid, match=r"skipTokens: 3: all of 3 demonstrations .*at most 3, with the end.*: 0, or"
+    ):
+        warned({}, "A", "B", "no")
+    (warning,) = warned({}, "A", "B", "that")
+    assert warning.startswith("2 of 3 demonstrations have no more than the 3 tokens that are skipped")
+    assert warned({}, "A", "this", "that", "such", "so it is") == []
+    assert warned({"sdft": {"skipTokens": 0}}, "A", "B") == warned({"type": "SFT"}, "A", "B") == []
+    with pytest.raises(ConfigInvalid, match=r"maxNewTokens: 3: .*skipTokens: 3"):
+        warned({"rollout": {"maxNewTokens": 3}}, "this", "that")
+
+
+def test_questions_of_earlier_skills_are_looked_for_in_the_training_data(config, run_train, tmp_path):
+    """The parent's version has them; the training data came later, and may well hold them."""
+    first = config(skill={"name": "earlier"})
+    published = run_train(first)
+    repository = Repository(first.model.uri)
+    repository.move_head(repository.resolve(published.version), expected=repository.head())
+    parts = config(update={"namespace": "ns", "name": "say", "uid": "uid-2"}, gates=ACCEPT)
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "Which is it?", "answer": "tea"}\n')
+    data = {**parts.data.dump(), "heldOut": {"uri": str(tmp_path / "asked.jsonl")}}
+    inherited = {"prompt": "Please say rain now", "completion": "rain"}  # of what `earlier` is asked
+    with (tmp_path / "train.jsonl").open("a") as train:
+        train.write(json.dumps(inherited) + "\n")
+    parts = parts.model_copy(update={"data": Data.parse(data)})
+    said = "retention suite earlier: 1 question, line 4 (training line 6), is also in the training data"
+    assert any(warning.startswith(said) for warning in check(parts).details["warnings"])
+    run_train(parts)
+    report = json.loads(repository.run("uid-2").get("report.json"))
+    assert any(warning.startswith(said) for warning in report["warnings"])
+    assert any(warning.startswith("4 steps") for warning in report["warnings"])
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../../head", "say@before"])

@@ -40,8 +40,8 @@ class Trainer:
 
     def run(self, *arguments: str, **variables: str) -> tuple[int, Outcome]:
         process = self.start(*arguments, **variables)
-        _, errors = process.communicate(timeout=300)
-        assert self.message.exists(), errors
+        _, self.errors = process.communicate(timeout=300)
+        assert self.message.exists(), self.errors
         return process.returncode, Outcome.parse_json(self.message.read_bytes())
 
 
@@ -99,6 +99,7 @@ def test_by_hand_a_model_and_two_files_are_enough(trainer, config, tiny_llama_di
     )  # fmt: skip
     assert (code, outcome.reason) == (0, "Published")
     assert (tmp_path / "out/versions" / outcome.version / "config.json").exists()
+    assert "Noted: 1 step (method.steps, 0 of them warm-up) mostly teach nothing" in trainer.errors
 
 
 def test_unknown_keys_of_the_configuration_are_the_users_mistake(trainer, config):

@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from skill_contract.spec import Divergence
-from skill_trainer import divergence as divergences
-from skill_trainer.divergence import MEASURES, Head, chunked_loss, cross_entropy, teacher_target, token_weights
+from skill_trainer.divergence import (
+    MEASURES,
+    Head,
+    Sampled,
+    chunked_loss,
+    cross_entropy,
+    teacher_target,
+    token_weights,
+)
 
 R, D, V = 11, 6, 23
 
@@ -105,23 +112,47 @@ def test_entropy_is_the_students():
     problem = Problem()
     target = teacher_target(problem.teacher_hidden, problem.teacher_head, 1.0)
     head = Head(problem.weight)
-    _, entropy, _ = chunked_loss(
+    entropy = chunked_loss(
         problem.hidden, head, target, problem.row_weights, MEASURES[Divergence.JSD], chunk_rows=3
-    )
+    ).entropy
     expected = torch.distributions.Categorical(logits=problem.hidden @ problem.weight.T).entropy()
     torch.testing.assert_close(entropy, (expected * problem.row_weights).sum())
 
 
-def test_the_rows_that_carry_most_are_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(divergences, "TOP_SHARE", 0.3)
-    problem, picked = Problem(), math.ceil(0.3 * R)
+def test_what_each_row_carries_is_told():
+    problem = Problem()
     head = Head(problem.weight)
     sums = chunked_loss(
         problem.hidden, head, lambda rows: problem.tokens[rows], problem.row_weights, cross_entropy, chunk_rows=3
     )
     rows = torch.nn.functional.cross_entropy(problem.hidden @ problem.weight.T, problem.tokens, reduction="none")
-    torch.testing.assert_close(sums.top, (rows * problem.row_weights).sort().values[-picked:].sum())
-    assert 0 < sums.top < sums.loss
+    torch.testing.assert_close(sums.share_R, rows * problem.row_weights)
+    torch.testing.assert_close(sums.share_R.sum(), sums.loss)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_how_far_sampled_tokens_are_from_where_they_are_trained_on(temperature: float):
+    """At temperature 1, as the sampler tells them, whatever the loss is computed at; rows of no weight do not count."""
+    problem, apart = Problem(), torch.linspace(-0.2, 0.3, R, dtype=torch.float64)
+    told = torch.log_softmax(problem.hidden @ problem.weight.T, -1).gather(1, problem.tokens[:, None]).squeeze(1)
+    target = teacher_target(problem.teacher_hidden, problem.teacher_head, temperature)
+    problem.row_weights[3] = 0
+    sums = chunked_loss(
+        problem.hidden, Head(problem.weight), target, problem.row_weights, MEASURES[Divergence.FORWARD_KL],
+        temperature=temperature, chunk_rows=4, sampled=Sampled(problem.tokens, told + apart),
+    )  # fmt: skip
+    torch.testing.assert_close(sums.gap, apart.abs().sum() - apart[3].abs())
+
+
+def test_the_teachers_dead_weights_show_in_the_loss():
+    """A head of zeros knows nothing: ln V nats from a sure student, by KL(student || teacher); no more by the JSD."""
+    sure, dead = torch.zeros(R, V), Head(torch.zeros(V, V))
+    sure[:, 0] = 100.0
+    target = teacher_target(torch.randn(R, V), dead, 1.0)
+    mean = torch.full((R,), 1 / R)
+    losses = [chunked_loss(sure, Head(torch.eye(V)), target, mean, MEASURES[each]).loss for each in Divergence]
+    assert losses[1].item() == pytest.approx(math.log(V), rel=1e-5)
+    assert losses[2].item() <= math.log(2)
 
 
 def test_gradient_reaches_a_head_that_is_tied_to_the_embedding():

@@ -14,6 +14,7 @@ from skill_trainer.divergence import MEASURES
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.loop import make_optimizer, parts, tokens_beside, train
 from skill_trainer.model import LanguageModel
+from skill_trainer.monitors.in_steps import SAMPLER_GAP
 from skill_trainer.objective import Item, Sdft, make_objective
 from skill_trainer.schedule import batch_indices, learning_rate
 from tests.trainer.core.conftest import CPU, examples, method
@@ -87,6 +88,27 @@ def test_cutting_the_batch_into_parts_changes_nothing(tiny_llama_dir, tiny, kind
     (many,) = run(cut, settings, part_tokens=1)
     assert one.loss == pytest.approx(many.loss, rel=1e-5)
     assert one.gradient_norm == pytest.approx(many.gradient_norm, rel=1e-4)
+    assert one.top_share == pytest.approx(many.top_share, rel=1e-4), "rows are ranked once, over the whole batch"
+
+
+def test_what_is_trained_on_has_the_probabilities_it_was_sampled_with(tiny_llama_dir, tiny):
+    """At any temperature, and after each step: the sampler never has the weights of the step before."""
+    for temperature in (1.0, 0.7):
+        model = LanguageModel.load(tiny_llama_dir, CPU)
+        for report in run(model, method(rollout={"maxNewTokens": 8, "temperature": temperature})):
+            assert report.sampler_gap < 1e-5
+    (sft, *_) = run(tiny, method(type="SFT"))
+    assert sft.sampler_gap is None
+
+
+def test_a_sampler_with_the_weights_of_before_is_seen(tiny_llama_dir, tiny):
+    settings = method(steps=6, optimizer={"learningRate": 0.02, "warmupSteps": 0})
+    stale, objective = LanguageModel.load(tiny_llama_dir, CPU), Sdft(settings, tiny)
+    sampled = objective.items
+    objective.items = lambda chosen, rows, student, step: sampled(chosen, rows, stale, step)
+    gaps = [report.sampler_gap for report in run(tiny, settings, objective=objective)]
+    assert gaps[0] < 1e-5, "nothing has been learned yet"
+    assert gaps[-1] > SAMPLER_GAP
 
 
 def test_parts_hold_all_that_carry_loss_and_keep_the_limit(tiny):
@@ -169,6 +191,15 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine():
     assert rates[8] == pytest.approx(0.5)
     assert rates == [*rates[:4], *sorted(rates[4:], reverse=True)]
     assert 0 < rates[-1] < 0.05
+
+
+def test_a_short_run_reaches_its_learning_rate():
+    """The warm-up takes half of the steps at most; runs of twice as many steps and more have all of theirs."""
+    optimizer = Optimizer(learning_rate=1.0, warmup_steps=10)
+    assert [learning_rate(step, 4, optimizer) for step in range(4)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5])
+    assert learning_rate(0, 1, optimizer) == 1.0
+    for total in (20, 24, 400):
+        assert [learning_rate(step, total, optimizer) for step in range(11)] == [(step + 1) / 11 for step in range(11)]
 
 
 def test_constant_schedule_stays():

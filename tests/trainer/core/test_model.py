@@ -96,6 +96,23 @@ def test_all_ends_of_turn_of_the_generation_config_count(folder):
     assert tokens.end_of_turn == (tokens.tokenizer.eos_token_id, 5)
 
 
+def test_an_answer_ends_as_the_chat_template_ends_a_turn(folder):
+    """As in Gemma and Phi: the tokenizer's own end is that of a text, a turn ends in another token."""
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    start = ChatTokenizer.load(folder).tokenizer.convert_tokens_to_ids("<|im_start|>")
+    edit(folder / "tokenizer_config.json", **{**tokenizer, "eos_token": "<|im_start|>"})
+    edit(folder / "generation_config.json", eos_token_id=[start, 5, 257])
+    tokens = ChatTokenizer.load(folder)
+    end = tokens.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert tokens.tokenizer.eos_token_id == start != end
+    assert tokens.end_of_turn == (end, *(each for each in (start, 5) if each != end))
+    assert tokens.encode_answer("Hi")[-1] == end
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}\n{% endfor %}")
+    assert ChatTokenizer.load(folder).end_of_turn[0] == start, "a template that closes nothing"
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('not so') }}")
+    assert ChatTokenizer.load(folder).end_of_turn[0] == start
+
+
 def test_saving_gives_the_parents_directory_with_new_weights(tiny, tiny_llama_dir, tmp_path):
     with torch.no_grad():
         tiny.parameters()[0].add_(1)

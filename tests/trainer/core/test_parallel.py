@@ -39,6 +39,8 @@ def test_loss_and_every_gradient_are_those_of_one_process(tiny_llama_dir, tmp_pa
     assert two["lengths"] == one["lengths"], "other answers were sampled"
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert two["norm"] == pytest.approx(one["norm"], rel=1e-5)
+    assert two["top"] == pytest.approx(one["top"], rel=1e-4)
+    assert two["gap"] == pytest.approx(one["gap"], abs=1e-5)
     assert one["gradients"]
     for expected, found in zip(one["gradients"], two["gradients"], strict=True):
         assert closest(expected, found) < 1e-5

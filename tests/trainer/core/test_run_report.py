@@ -24,6 +24,10 @@ def test_report_tells_the_data_the_series_and_where_all_came_from(report: RunRep
     assert all(0 <= (point.cut_share or 0) <= 1 and point.cut_share is not None for point in report.series)
     assert all(0 < (point.distinct_share or 0) <= 1 for point in report.series)
     assert all(0 < (point.top_share or 0) <= 1 for point in report.series)
+    assert all(point.sampler_gap is not None and point.sampler_gap < 1e-4 for point in report.series)
+    assert 0.9 < report.weights["moved"] <= 1
+    assert 0 < report.weights["distance"] < 1
+    assert not [warning for warning in report.warnings if "other numbers" in warning]
     assert report.created[:2] == "20"
     assert report.parent is not None
     assert report.parent.version.startswith("000000-")

@@ -14,7 +14,7 @@ from skill_contract.spec import TEMPLATE_GIVES
 from skill_store.repository import Repository
 from skill_trainer.errors import ConfigInvalid
 from skill_trainer.model import ChatTokenizer
-from skill_trainer.steps.chats import thinking_warning
+from skill_trainer.steps.chats import unasked_thoughts
 from skill_trainer.steps.check import check
 from tests.trainer.core.conftest import method
 
@@ -78,7 +78,7 @@ def test_every_prompt_is_made_with_the_arguments(thinking):
     ],
 )
 def test_thoughts_that_nobody_asked_for_are_warned_of(thinking, end, arguments, words):
-    said = thinking_warning(ChatTokenizer.load(thinking(end), arguments))
+    said = " ".join(unasked_thoughts(ChatTokenizer.load(thinking(end), arguments)))
     assert words in said
     assert bool(said) == bool(words)
 
@@ -86,7 +86,7 @@ def test_thoughts_that_nobody_asked_for_are_warned_of(thinking, end, arguments, 
 def test_the_check_warns_and_takes_no_argument_that_the_template_does_not_know(config, thinking):
     model = {**config().model.dump(), "base": str(thinking(UNLESS_TOLD))}
     warned = check(config(model=model))
-    assert "note: the model's chat template lets it think" in warned.message
+    assert "Noted: the model's chat template lets it think" in warned.message
     assert "lets it think" in warned.details["warnings"][0]
     told = method(chatTemplateArguments={"enable_thinking": False}).dump()
     assert "think" not in check(config(model=model, method=told)).message

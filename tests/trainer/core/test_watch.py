@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from skill_contract.evaluation import Action, Signature
@@ -29,6 +30,7 @@ from skill_trainer.steps.stopping import Stop
 from tests.trainer.core.conftest import CPU, Listener, examples, method
 
 SCHEDULE = {"warmupSteps": 2, "schedule": "Constant"}
+STRICT = Gates.parse({"inContextGain": {"mode": "Skip"}})
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_an_average_that_follows_too_fast_agrees_with_the_student_on_nothing(can
     assert {"probe_new_skill", "probe_retention"} <= listener.all("scores")[0].keys()
 
 
-def test_too_small_a_learning_rate_is_named(canaries, config, run_train):
+def test_too_small_a_learning_rate_is_named(canaries, config, run_train, tmp_path):
     method = short(steps=6, optimizer={"learningRate": 1e-12})
 
     def run(uid: str, every: int):
@@ -183,6 +185,9 @@ def test_too_small_a_learning_rate_is_named(canaries, config, run_train):
     assert seen(probed) == {Signature.NOTHING_LEARNED: (4, Action.MARK)}
     assert "learningRate, now 1e-12" in probed.evaluation.alarms[0].message
     assert seen(run("unprobed", 0)) == {Signature.NOTHING_LEARNED: (6, Action.MARK)}
+    report = json.loads((tmp_path / "repository/runs/probed/report.json").read_text())
+    assert report["weights"]["moved"] < 0.01
+    assert any("of the weights are other numbers than the parent's" in warning for warning in report["warnings"])
 
 
 def test_a_phrase_of_the_demonstrations_that_is_learned_with_them_is_named(config, run_train, tmp_path):
@@ -217,6 +222,60 @@ def test_a_learning_rate_far_too_high_ends_training_early(canaries, config, run_
     step, action = seen(outcome)[Signature.DIVERGENCE_RISING]
     assert action is Action.STOP
     assert listener.all("step")[-1] == step < 60
+
+
+def test_answers_of_four_tokens_carry_no_loss_where_four_are_skipped(canaries, config, run_train):
+    """Ends at once, and the gate says what the alarm says."""
+    listener = Listener()
+    settings = canaries(config, skill=False, method=short(steps=30, sdft={"skipTokens": 4}))
+    outcome = run_train(settings.model_copy(update={"gates": STRICT}), listener)
+    assert seen(outcome)[Signature.NO_LOSS] == (4, Action.STOP)
+    assert listener.all("step")[-1] == 4, "sixteen answers"
+    assert "NoLoss says why: none of the sampled answers of 4 steps has more than the 4 tokens" in outcome.message
+    assert "more steps" not in outcome.message
+
+
+def test_answers_that_are_always_cut_are_named(canaries, config, run_train):
+    outcome = run_train(canaries(config, method=short(steps=15, optimizer={"learningRate": 1e-4, **SCHEDULE})))
+    assert seen(outcome)[Signature.ANSWERS_CUT] == (15, Action.MARK)
+
+
+def spoilt(tiny, spoil, **settings) -> dict[str, Action]:
+    """What is seen of a student that follows a frozen teacher whose weights were spoilt."""
+    settings = method(**{
+        "steps": 25, "batchSize": 5, "rollout": {"maxNewTokens": 16},
+        "sdft": {"teacher": {"weights": "Frozen"}, "skipTokens": 0}, **settings,
+    })  # fmt: skip
+    objective, reports = make_objective(settings, tiny), []
+    with torch.no_grad():
+        spoil(objective.teacher.model.network.get_input_embeddings().weight)
+    parent = Probe({"say": (False,)}, leaked=0.0, same=1.0)
+
+    def on_step(report):
+        reports.append(report)
+        reports[-1] = replace(report, alarms=look(Watched(settings, Gates(), "say", parent, reports)))
+
+    train(
+        tiny, objective, make_optimizer(tiny), Curriculum(examples(tiny, settings)), settings, done=0, save_every=99,
+        on_step=on_step, save=lambda step: None, stop=lambda: False,
+    )  # fmt: skip
+    return {alarm.signature: alarm.action for report in reports for alarm in report.alarms}
+
+
+def test_a_teacher_that_says_its_last_word_again_makes_sure_answers_that_run_in_circles(tiny):
+    """Its embedding, which is its head, too, is four times as long: it is sure, and of the token that it has read."""
+    found = spoilt(tiny, lambda weight: weight.mul_(4), optimizer={"learningRate": 0.02, **SCHEDULE})
+    assert found[Signature.REPETITION] is Action.STOP
+    assert found[Signature.ENTROPY_COLLAPSE] is Action.MARK
+
+
+def test_a_teacher_that_ends_too_soon_makes_short_answers(tiny):
+    end = tiny.tokens.end_of_turn[0]
+    found = spoilt(
+        tiny, lambda weight: weight[end].mul_(8), steps=20, rollout={"maxNewTokens": 32},
+        optimizer={"learningRate": 0.02, **SCHEDULE},
+    )  # fmt: skip
+    assert found[Signature.LENGTH_DRIFT] is Action.MARK
 
 
 def test_a_demonstration_that_changes_nothing_is_named(tiny):

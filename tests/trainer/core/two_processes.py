@@ -71,6 +71,8 @@ class Attempt:
         return {
             "loss": [report.loss for report in self.history],
             "norm": [report.gradient_norm for report in self.history],
+            "top": [report.top_share for report in self.history],
+            "gap": [report.sampler_gap for report in self.history],
             "lengths": [report.mean_length for report in self.history],
             "gradients": self.gradients,
             "weights": weights,

@@ -148,6 +148,11 @@ def test_in_context_gain_reports_the_copy_control_and_ignores_it():
     assert told.reason.endswith("takes 0.25 nats per token with the demonstration, 2.50 without, 2.00 with another's")
     assert told.verdict is plain.verdict
     assert in_context_gain_gate("velmora", student, teacher, settings, answer_nats={}).reason == plain.reason
+    alone = in_context_gain_gate(
+        "velmora", student, teacher, settings, copy_control=(), answer_nats={"teacher": 1.0, "student": 2.0}
+    )
+    assert "no control with another question's demonstration is possible" in alone.reason
+    assert alone.reason.endswith("takes 1.00 nats per token with the demonstration, 2.00 without")
 
 
 def test_a_teacher_that_is_no_better_fails_with_a_way_out():

@@ -10,7 +10,8 @@ import pytest
 
 from skill_contract.evaluation import Action, Signature
 from skill_contract.spec import Gates, Method
-from skill_trainer.monitors import MONITORS, Watched, best_step, look
+from skill_trainer.gates import LEARN_MORE
+from skill_trainer.monitors import MONITORS, Watched, best_step, look, too_short_for, way_to_learn
 from skill_trainer.monitors.texts import leaked_share
 from skill_trainer.step_report import Probe, Series, StepReport, distinct_share, report_step
 
@@ -56,6 +57,8 @@ def signatures(*args: Any, **parts: Any) -> set[Signature]:
         ("empty_share", [0.0] * 5 + [0.3] * 10, Signature.NO_LOSS),
         ("distinct_share", [1.0] * 5 + [0.4] * 10, Signature.REPETITION),
         ("top_share", [0.2] * 5 + [0.6] * 10, Signature.LOSS_CONCENTRATED),
+        ("sampler_gap", [0.2], Signature.SAMPLER_DIFFERS),
+        ("empty_share", [1.0] * 2, Signature.NO_LOSS),
     ],
 )
 def test_a_figure_over_its_threshold_is_seen(name, values, signature):
@@ -80,6 +83,9 @@ def test_a_figure_over_its_threshold_is_seen(name, values, signature):
         ("empty_share", [0.9] * 5 + [0.2] * 10),
         ("distinct_share", [1.0] * 5 + [0.55] * 10),
         ("top_share", [0.9] * 5 + [0.45] * 10),
+        ("sampler_gap", [0.3] + [0.05] * 10),  # by chance, once
+        ("empty_share", [1.0]),
+        ("empty_share", [1.0, 0.9] * 3),
         ("distinct_share", [0.5] * 5 + [0.4] * 10),  # the parent repeats itself, too
     ],
 )
@@ -153,8 +159,50 @@ def test_the_whole_evaluation_needs_no_second_probe():
     assert signatures(probed(probe(0, 5)), at_end=True) == set(), "the retention gate itself says so"
 
 
-def test_every_signature_of_the_contract_has_one_monitor():
-    assert sorted(monitor.signature for monitor in MONITORS) == sorted(Signature)
+def test_every_signature_of_the_contract_has_a_monitor():
+    assert {monitor.signature for monitor in MONITORS} == set(Signature)
+
+
+def test_a_run_in_which_nothing_carries_a_loss_ends_at_once():
+    reports = course("empty_share", [1.0] * 15)
+    (alarm,) = look(watched(reports[:2]))
+    assert (alarm.signature, alarm.action, alarm.step) == (Signature.NO_LOSS, Action.STOP, 2)
+    assert "lower method.sdft.skipTokens, to 0" in alarm.message
+    assert [alarm.action for alarm in look(watched(reports))] == [Action.STOP], "said once, though both would see it"
+    small = {"batchSize": 4}
+    assert not look(watched(reports[:3], method=small)), "twelve answers may all be short by chance"
+    assert look(watched(reports[:4], method=small))
+
+
+def test_what_a_run_is_too_short_for_is_told():
+    def blind(steps: int, probes: int, **parts: Any) -> dict[str, str]:
+        method, gates = (
+            Contract.parse(parts.get(name, {})) for name, Contract in (("method", Method), ("gates", Gates))
+        )
+        return too_short_for(method, gates, steps, probes)
+
+    assert blind(25, 2) == {}
+    assert blind(24, 2) == {"DivergenceRising": "25 steps"}
+    assert blind(15, 1) == {"DivergenceRising": "25 steps", "Forgetting": "2 probes"}
+    short = {"EntropyCollapse", "LengthDrift", "AnswersCut", "NoLoss", "Repetition", "LossConcentrated"}
+    assert blind(14, 2).keys() == short | {"DivergenceRising", "FeedbackCollapse"}
+    assert blind(4, 0, method={"type": "SFT"}) == {"RetentionDrop": "1 probe", "Forgetting": "2 probes"}
+    assert blind(4, 0, gates={"monitors": {"mode": "Skip"}}) == {}
+    for steps in (14, 24):  # what it is said of is what does not look
+        seen = look(watched(course("entropy", [2.0] * 5 + [0.1] * (steps - 5))))
+        assert {alarm.signature for alarm in seen}.isdisjoint(blind(steps, 0))
+
+
+def test_the_way_out_is_that_of_the_alarm_that_tells_why():
+    alarms = look(watched(run(*[replace(HEALTHY, empty_share=0.9, cut_share=0.5)] * 15)))
+    assert [alarm.signature for alarm in alarms] == ["AnswersCut", "NoLoss"]
+    assert way_to_learn(()) == LEARN_MORE
+    assert way_to_learn(alarms).startswith("first what AnswersCut says (50% of sampled answers are cut")
+    assert way_to_learn(alarms).endswith(f"), then {LEARN_MORE}")
+    stopped = alarms[1].model_copy(update={"action": Action.STOP})
+    assert way_to_learn((alarms[0], stopped)).startswith("NoLoss says why")
+    leaked = alarms[0].model_copy(update={"signature": Signature.LEAKED_PHRASES})
+    assert way_to_learn((leaked,)) == LEARN_MORE
 
 
 @pytest.mark.parametrize(

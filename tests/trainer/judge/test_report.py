@@ -223,6 +223,19 @@ def test_settings_named_as_the_way_out_would_have_let_the_run_pass(before: int, 
     assert retention_gates({"qa": old}, {"qa": new}, wider.retention)[0].verdict == "Passed"
 
 
+def test_what_a_monitor_says_is_the_first_advice():
+    report = evaluated(Gates(), skill=(flags(0, 200), flags(0, 200)))
+    (more,) = (line for line in gates(report)[0].advice if "Train more" in line)
+    mark = Mark(step=4, monitor="NoLoss", message="lower method.sdft.skipTokens")
+    said = gates(report.model_copy(update={"marks": (mark,)}))[0].advice
+    assert said[0] == "See to what NoLoss says of step 4: lower method.sdft.skipTokens."
+    assert more in said
+    stopped = report.model_copy(update={"marks": (mark.model_copy(update={"stopped": True}),)})
+    assert len(gates(stopped)[0].advice) == 1, "more steps would end there, too"
+    kept = mark.model_copy(update={"monitor": "LeakedPhrases"})
+    assert list(gates(report.model_copy(update={"marks": (kept,)}))[0].advice) == list(gates(report)[0].advice)
+
+
 def test_no_setting_is_named_where_none_would_do():
     report = evaluated(Gates(), skill=(flags(0, 50), flags(40, 10)), kept={"qa": (flags(4, 1), flags(0, 5))})
     assert not re.search(r"maxDrop: |minNormalized: ", " ".join(gates(report)[1].advice))

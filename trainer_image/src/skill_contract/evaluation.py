@@ -53,6 +53,8 @@ class Signature(StrEnum):
     """Answers no longer than what is skipped teach nothing."""
     REPETITION = "Repetition"
     LOSS_CONCENTRATED = "LossConcentrated"
+    SAMPLER_DIFFERS = "SamplerDiffers"
+    """What samples the answers gives their tokens other probabilities than what is trained on them."""
     LEAKED_PHRASES = "LeakedPhrases"
     """Answers that speak of an example which only the teacher was shown."""
     RETENTION_DROP = "RetentionDrop"

@@ -246,8 +246,11 @@ def _train(config: TrainConfig, stop: Stop, options: argparse.Namespace) -> Outc
         crew = Crew.join(device)
         prepare()  # after accelerate, which sets a number of threads of its own
         stack.callback(crew.leave)
-        if by_hand and (checked := crew.first(lambda: check(config))).reason != "Checked":
-            return checked
+        if by_hand:
+            if (checked := crew.first(lambda: check(config))).reason != "Checked":
+                return checked
+            if crew.rank == 0:  # in a cluster, a condition says it
+                print(checked.message, file=sys.stderr)
         voices: list[Voice] = []
         if crew.rank == 0:
             voices.append(stack.enter_context(ProgressBar()))

@@ -30,7 +30,7 @@ TILE_ROWS = {"cpu": 4}
 """Rows that are measured at the same time; on other devices all of a chunk."""
 
 TOP_SHARE = 0.01
-"""Of the rows, rounded up: those with the largest share of the loss."""
+"""Of a batch's rows, rounded up: those with the largest share of the loss."""
 
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(s_RV, target) -> (loss_R, d loss / d student logits, as if the temperature were 1)."""
@@ -116,32 +116,47 @@ def token_weights(lengths: Sequence[int], *, skip: int, weights: Sequence[float]
     return [weight / count / total for count, weight in zip(counts, weights, strict=True) for _ in range(count)]
 
 
+def num_top(num_rows: int) -> int:
+    """Returns how many rows the TOP_SHARE of a batch's are."""
+    return math.ceil(TOP_SHARE * num_rows)
+
+
 def teacher_target(hidden_RD: Tensor, head: Head, temperature: float) -> Target:
     """Returns the teacher's log-probabilities of any range of rows, computed when asked."""
     head = head.for_rows(hidden_RD)
     return lambda rows: head.log_probs(hidden_RD[rows], temperature)
 
 
+class Sampled(NamedTuple):
+    """What was drawn in each row, when the answers were sampled."""
+
+    token_R: Tensor
+    logprob_R: Tensor
+    """Of the token, at temperature 1, in nats."""
+
+
 class Sums(NamedTuple):
     """Over all rows, each with its weight."""
 
     loss: Tensor
-    """Differentiable; the two others are not."""
+    """Differentiable; the others are not."""
     entropy: Tensor
     """Of the student, nats."""
-    top: Tensor
-    """What the TOP_SHARE of the rows that carry most of the loss carry of it."""
+    share_R: Tensor
+    """What each row carries of the loss."""
+    gap: Tensor
+    """Sum of |log p(token) now - log p(token) when sampled| over the rows with a weight, nats; 0 where unknown."""
 
 
 def chunked_loss(
     hidden_RD: Tensor, head: Head, target: Target, weight_R: Tensor, measure: Measure, *, temperature: float = 1.0,
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int = CHUNK_ROWS, sampled: Sampled | None = None,
 ) -> Sums:  # fmt: skip
-    """Returns the loss sum(weight_R * measure_R), sum(weight_R * entropy_R), and the part of the loss in a few rows.
+    """Returns the loss sum(weight_R * measure_R), sum(weight_R * entropy_R), and what else can be told of the rows.
 
     Gradients flow into `hidden_RD` and the head (tied to the embedding or not), never into the target.
     """
-    plan = _Plan(target, weight_R, measure, temperature, chunk_rows, torch.is_grad_enabled())
+    plan = _Plan(target, weight_R, measure, temperature, chunk_rows, sampled, torch.is_grad_enabled())
     return Sums(*_ChunkedLoss.apply(hidden_RD, head.weight_VD, head.bias_V, plan))
 
 
@@ -152,6 +167,7 @@ class _Plan:
     measure: Measure
     temperature: float
     chunk_rows: int
+    sampled: Sampled | None
     differentiable: bool
 
 
@@ -159,16 +175,18 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_RD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, plan: _Plan
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head, dtype = Head(weight_VD, bias_V).for_rows(hidden_RD), _product_dtype(hidden_RD)
         share_R = torch.empty_like(plan.weight_R)
-        entropy = plan.weight_R.new_zeros(())
+        entropy, gap = plan.weight_R.new_zeros(()), plan.weight_R.new_zeros(())
         hidden_gradient = torch.empty_like(hidden_RD) if plan.differentiable else None
         weight_gradient: Tensor | None = None
         bias_gradient: Tensor | None = None
         for start in range(0, len(hidden_RD), plan.chunk_rows):
             rows = slice(start, start + plan.chunk_rows)
             s_RV = head.log_probs(hidden_RD[rows], plan.temperature)
+            if plan.sampled:
+                gap += _gap(s_RV, plan.temperature, plan.sampled, rows)[plan.weight_R[rows] > 0].sum()
             loss_R, entropy_R, gradient_RV = _measured(s_RV, plan.target(rows), plan.measure)
             weight_R = plan.weight_R[rows]
             share_R[rows] = loss_R * weight_R
@@ -183,14 +201,21 @@ class _ChunkedLoss(torch.autograd.Function):
             if bias_V is not None and ctx.needs_input_grad[2]:
                 bias_gradient = _plus(bias_gradient, gradient_RV.sum(0).to(bias_V.dtype))
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
-        top = share_R.topk(math.ceil(TOP_SHARE * len(share_R))).values.sum()
-        ctx.mark_non_differentiable(entropy, top)
-        return share_R.sum(), entropy, top
+        ctx.mark_non_differentiable(entropy, share_R, gap)
+        return share_R.sum(), entropy, share_R, gap
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         gradients = [None if gradient is None else gradient * upstream[0] for gradient in ctx.saved_tensors]
         return *gradients, None
+
+
+def _gap(s_RV: Tensor, temperature: float, sampled: Sampled, rows: slice) -> Tensor:
+    """Returns by how much the log-probability of each row's token at temperature 1 is another than it was."""
+    told_R = s_RV.gather(1, sampled.token_R[rows, None]).squeeze(1)
+    if temperature != 1:
+        told_R = temperature * told_R - torch.logsumexp(temperature * s_RV, -1)
+    return (told_R - sampled.logprob_R[rows]).abs()
 
 
 def _measured(s_RV: Tensor, target: Tensor, measure: Measure) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,6 +20,12 @@ from skill_contract.evaluation import Comparison, Evaluation, Verdict
 from skill_contract.spec import Gates, InContextGainGate, NewSkillGate, RetentionGate
 from skill_trainer.statistics import difference_interval, needed_for_bound
 
+LEARN_MORE = "train for more steps, raise the learning rate, or add training data"
+NO_CONTROL = (
+    "; no control with another question's demonstration is possible, as all of them have the same words: whether the "
+    "teacher only copies is not known"
+)
+
 
 @dataclass(frozen=True)
 class _Change:
@@ -96,8 +102,9 @@ def in_context_gain_gate(
 
     `student` and `teacher` are the results of the same weights without and with each question's own demonstration;
     `copy_control` those with another question's demonstration: near the teacher's score they mean that it learns the
-    task from a demonstration, near the student's that it only copies the answer. `answer_nats` are the mean nats per
-    token of the right answers for `student`, `teacher` and `control`, if known. Neither changes the verdict.
+    task from a demonstration, near the student's that it only copies the answer; empty where there is no other one,
+    None where nobody asked. `answer_nats` are the mean nats per token of the right answers for `student`, `teacher`
+    and `control`, if known. Neither changes the verdict.
 
     Raises:
         ValueError: where the results are of different lengths or there are none.
@@ -106,25 +113,26 @@ def in_context_gain_gate(
     way_out = "write clearer demonstrations, choose another `prompt.template`, or train by `method.type: SFT`"
     reason = _gain_reason(change, "with the demonstration in context", settings.min_gain, way_out)
     if copy_control is not None:
-        reason += _control_reason(_change(suite, student, copy_control))
+        reason += _control_reason(_change(suite, student, copy_control)) if copy_control else NO_CONTROL
     if answer_nats:
         nats = {name: f"{value:.2f}" for name, value in answer_nats.items()}
-        reason += (
-            f"; the right answer takes {nats['teacher']} nats per token with the demonstration, {nats['student']} "
-            f"without, {nats['control']} with another's"
-        )
+        reason += f"; the right answer takes {nats['teacher']} nats per token with the demonstration, "
+        reason += f"{nats['student']} without" + (f", {nats['control']} with another's" if "control" in nats else "")
     return change.judged(suite, settings.min_gain, reason)
 
 
-def new_skill_gate(suite: str, before: Sequence[bool], after: Sequence[bool], settings: NewSkillGate) -> Comparison:
+def new_skill_gate(
+    suite: str, before: Sequence[bool], after: Sequence[bool], settings: NewSkillGate, *, way_out: str = LEARN_MORE
+) -> Comparison:
     """Returns whether the new skill was learned: its held-out score rose by at least `minGain` and reaches `minScore`.
+
+    `way_out` is what to do where it was not.
 
     Raises:
         ValueError: where the results are of different lengths or there are none.
     """
     change = _change(suite, before, after)
     score = change.right_after / change.n
-    way_out = "train for more steps, raise the learning rate, or add training data"
     if score < settings.min_score:
         right = f"{change.right_after} of {change.n} right"
         reason = f"score {score:.2f} ({right}) is below minScore {settings.min_score:g}: {way_out}"
@@ -162,14 +170,16 @@ def _retention(suite: str, before: Sequence[bool], after: Sequence[bool], settin
 
 def judge(
     gates: Gates, skill: str, before: Mapping[str, Sequence[bool]], after: Mapping[str, Sequence[bool]], *,
-    in_context_gain: Comparison | None = None,
+    in_context_gain: Comparison | None = None, way_out: str = LEARN_MORE,
 ) -> Evaluation:  # fmt: skip
     """Returns the evaluation of what training has changed: suite `skill` is to be learned, all others to be kept.
+
+    `way_out` is that of `new_skill_gate`.
 
     Raises:
         ValueError: where the suites or their numbers of results differ.
     """
-    new_skill = new_skill_gate(skill, before[skill], after[skill], gates.new_skill)
+    new_skill = new_skill_gate(skill, before[skill], after[skill], gates.new_skill, way_out=way_out)
     old, new = ({name: right for name, right in each.items() if name != skill} for each in (before, after))
     retention = retention_gates(old, new, gates.retention)
     return overall(gates, in_context_gain=in_context_gain, new_skill=new_skill, retention=retention)

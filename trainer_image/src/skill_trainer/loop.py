@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -23,7 +24,7 @@ import torch
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.device import precision, wait_for
-from skill_trainer.divergence import Sums, chunked_loss, token_weights
+from skill_trainer.divergence import Sampled, Sums, chunked_loss, num_top, token_weights
 from skill_trainer.errors import Diverged, Preempted
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import Item, Objective
@@ -73,19 +74,19 @@ def train(
             items = layout.crew.spread(len(batch), partial(objective.items, batch, student=student, step=step))
         alive()
 
-        loss, entropy, top = 0.0, 0.0, 0.0
+        tally = _Tally(sum(max(0, len(item.answer) - objective.skip) for item in items))
         for part in own_parts(items, objective, part_tokens or PART_TOKENS[student.device.type], layout.crew):
             sums = layout.forward(partial(_part_loss, part, student, objective, clock))
-            loss, entropy, top = loss + sums.loss.item(), entropy + sums.entropy.item(), top + sums.top.item()
+            tally.add(sums)
             with clock("backward"):
                 sums.loss.backward()
             alive()
-        loss, entropy, top = layout.crew.totals(loss, entropy, top)
+        tally = tally.of_all(layout.crew)
 
         with clock("optimizer"):
             layout.add_up(student.parameters())
             norm = _clip(student, method.optimizer.max_grad_norm)
-            _require_finite(step, loss, norm, rate)
+            _require_finite(step, tally.loss, norm, rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -95,8 +96,9 @@ def train(
 
         answers, finished = [item.answer for item in items], [item.finished for item in items]
         report = report_step(
-            step + 1, answers, finished, skip=objective.skip, loss=loss, entropy=entropy, top=top, gradient_norm=norm,
-            learning_rate=rate, seconds=clock.seconds,
+            step + 1, answers, finished, skip=objective.skip, loss=tally.loss, entropy=tally.entropy,
+            top=sum(tally.tops), gradient_norm=norm, learning_rate=rate, seconds=clock.seconds,
+            sampler_gap=tally.gap / tally.rows if tally.rows and items[0].logprobs else None,
         )  # fmt: skip
         on_step(report)
         ending = step + 1 == total or layout.crew.any(enough())
@@ -172,8 +174,46 @@ def _part_loss(
         weight_R = torch.tensor(weights, device=hidden_RD.device)
         with precision(hidden_RD.device):
             return chunked_loss(
-                hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature
-            )
+                hidden_RD, student.head, target, weight_R, objective.measure, temperature=objective.temperature,
+                sampled=_sampled(part, objective.skip, hidden_RD.device),
+            )  # fmt: skip
+
+
+def _sampled(part: Sequence[Item], skip: int, device: torch.device) -> Sampled | None:
+    """Returns the tokens that carry a loss as they were sampled; None where they were given."""
+    if not part[0].logprobs:
+        return None
+    tokens, logprobs = (
+        torch.tensor([each for row in rows for each in row[skip:]], device=device)
+        for rows in ([item.answer for item in part], [item.logprobs for item in part])
+    )
+    return Sampled(tokens, logprobs)
+
+
+@dataclass
+class _Tally:
+    """The figures of a batch, added up over its parts, so that they are the same however it is cut."""
+
+    rows: int
+    """That carry a loss, in the whole batch."""
+    loss: float = 0.0
+    entropy: float = 0.0
+    gap: float = 0.0
+    tops: list[float] = field(default_factory=list)
+    """The largest shares of the loss, as many as `num_top` of the batch; ranked once over all of it."""
+
+    def add(self, sums: Sums) -> None:
+        most = num_top(self.rows)
+        mine = sums.share_R.topk(min(most, len(sums.share_R))).values.tolist()
+        self.loss, self.entropy = self.loss + sums.loss.item(), self.entropy + sums.entropy.item()
+        self.gap += sums.gap.item()
+        self.tops = sorted([*self.tops, *mine], reverse=True)[:most]
+
+    def of_all(self, crew: Crew) -> _Tally:
+        """Returns the tally over the processes of a crew: what a single one would have counted, but for roundings."""
+        loss, entropy, gap = crew.totals(self.loss, self.entropy, self.gap)
+        tops = sorted((top for each in crew.each(lambda: self.tops) for top in each), reverse=True)
+        return _Tally(self.rows, loss, entropy, gap, tops[: num_top(self.rows)])
 
 
 def _clip(student: LanguageModel, max_norm: float) -> float:

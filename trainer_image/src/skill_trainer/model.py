@@ -24,7 +24,7 @@ from transformers.cache_utils import DynamicLayer
 
 from skill_contract.spec import LoRA
 from skill_trainer.adapter import Adapter
-from skill_trainer.chat_template import faults_of_the_template
+from skill_trainer.chat_template import closing_first, faults_of_the_template
 from skill_trainer.decoding_weights import logits
 from skill_trainer.device import keep_order_if_possible, precision
 from skill_trainer.divergence import Head
@@ -44,7 +44,7 @@ class ChatTokenizer:
 
     tokenizer: Any
     end_of_turn: tuple[int, ...]
-    """Token ids that end an answer."""
+    """Token ids that end an answer; the first is the one that closes a turn in the chat template."""
     context: int
     """Most tokens that the model can read, prompt and answer together."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -382,14 +382,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _end_of_turn(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Returns the tokenizer's end token first, then all that the generation config names."""
+    """Returns the end tokens of tokenizer and generation config, first the one that closes a turn in a chat."""
     path = folder / "generation_config.json"
     named = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
     found = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
     ends = tuple(dict.fromkeys(token for token in found if token is not None))
     if not ends:
         raise ModelInvalid(f"{folder}: no end-of-turn token: set eos_token_id in generation_config.json")
-    return ends
+    return closing_first(ends, tokenizer)
 
 
 def _first_line(error: Exception) -> str:

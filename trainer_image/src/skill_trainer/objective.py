@@ -30,6 +30,8 @@ class Item:
     answer: tuple[int, ...]
     """Token ids with the end of turn, if the answer has come to it."""
     finished: bool = True
+    logprobs: tuple[float, ...] = ()
+    """Of each token when it was sampled, at temperature 1, nats; empty where nothing was sampled."""
 
 
 class Objective(Protocol):
@@ -72,7 +74,8 @@ class Sdft:
             student, [example.student for example in batch], max_new_tokens=self._method.rollout.max_new_tokens,
             temperature=self.temperature, generator=generator(self._method.seed, "rollout", step), rows=rows,
         )  # fmt: skip
-        return [Item(batch[row], answer.tokens, answer.finished) for row, answer in zip(rows, answers, strict=True)]
+        pairs = zip(rows, answers, strict=True)
+        return [Item(batch[row], answer.tokens, answer.finished, answer.logprobs) for row, answer in pairs]
 
     @torch.no_grad()
     def target(self, part: Sequence[Item]) -> Target:

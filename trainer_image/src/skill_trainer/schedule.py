@@ -12,14 +12,22 @@ from skill_contract.spec import Optimizer
 
 def learning_rate(step: int, total: int, optimizer: Optimizer) -> float:
     """Returns the learning rate of a step (from 0): linear warm-up, then constant or half a cosine towards 0."""
-    highest = optimizer.learning_rate
+    highest, warmup = optimizer.learning_rate, warmup_steps(total, optimizer)
     assert highest is not None  # a method's
-    if step < optimizer.warmup_steps:
-        return highest * (step + 1) / (optimizer.warmup_steps + 1)
+    if step < warmup:
+        return highest * (step + 1) / (warmup + 1)
     if optimizer.schedule == "Constant":
         return highest
-    progress = (step - optimizer.warmup_steps) / max(1, total - optimizer.warmup_steps)
+    progress = (step - warmup) / max(1, total - warmup)
     return highest * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def warmup_steps(total: int, optimizer: Optimizer) -> int:
+    """Returns the steps of the warm-up: never more than half, or a short run would end before it has reached its rate.
+
+    A function of the total and not of the steps done: a resumed run goes up the same slope.
+    """
+    return min(optimizer.warmup_steps, total // 2)
 
 
 def generator(seed: int, purpose: str, counter: int) -> torch.Generator:

@@ -24,14 +24,21 @@ def check_records(
     shared = _shared(questions, held_out)
     if shared:
         raise DataError("DuplicatesFound", _duplicate_message(shared, len(held_out)))
-    warnings = [*_doubles(train), *_repeated("held-out", held_out)]
-    for suite, records in retention.items():
+    return [*_doubles(train), *warnings_of_suites(train, {"held-out": held_out, **retention})]
+
+
+def warnings_of_suites(train: Sequence[Record], suites: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Returns what makes suites of questions say less than they seem to, one sentence each: repeated ones, known ones.
+
+    The user's, or those that a version has from the skills before it.
+    """
+    questions, warnings = {normalize(record.question): record for record in train}, list[str]()
+    for suite, records in suites.items():
         warnings += _repeated(suite, records)
         if shared := _shared(questions, records):
             warnings.append(
                 f"retention suite {suite}: {_places(shared)} also in the training data: it cannot show forgetting there"
             )
-    suites = {"held-out": held_out, **retention}
     found = similar_records(train, [record for records in suites.values() for record in records])
     for name, records in suites.items():
         mine = {id(record) for record in records}

@@ -13,6 +13,8 @@ EARLY = 5
 """Steps that stand for the untrained student: the learning rate is still warming up."""
 LATE = 10
 """Steps over which the noise of sampling is averaged."""
+APART = EARLY + LATE
+"""Steps from which on the early and the late ones are different ones."""
 
 Figure = Callable[[StepReport], float]
 
@@ -48,10 +50,6 @@ class Watched:
     def late(self, figure: Figure) -> float:
         """Returns the mean of a figure over the last LATE steps."""
         return fmean(map(figure, self.reports[-LATE:]))
-
-    def is_long_enough(self) -> bool:
-        """Returns whether the early and the late steps are different ones."""
-        return len(self.reports) >= EARLY + LATE
 
 
 Look = Callable[[Watched], str]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from skill_contract.evaluation import Comparison, Verdict
 from skill_contract.spec import Gates
+from skill_trainer.monitors import WHY_NOTHING
 from skill_trainer.report.document import RunReport
 
 Kind = Literal["learned", "kept", "teacher"]
@@ -32,6 +33,11 @@ def advice(kind: Kind, row: Comparison, report: RunReport) -> Iterator[str]:
 
 
 def _to_learn(report: RunReport) -> Iterator[str]:
+    for mark in report.marks:
+        if mark.stopped or mark.monitor in WHY_NOTHING:
+            yield f"See to what {mark.monitor} says of step {mark.step}: {mark.message}."
+    if any(mark.stopped for mark in report.marks):
+        return  # more of the same steps would end there, too
     rate = report.settings.get("method", {}).get("optimizer", {}).get("learningRate")
     now = [f"{report.series[-1].step} steps"] if report.series else []
     now += [f"a learning rate of {rate:g}"] if isinstance(rate, float) else []

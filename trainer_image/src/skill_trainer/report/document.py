@@ -45,6 +45,8 @@ class StepPoint(Document):
     """Share of the answers' pieces of three tokens that are not a repetition within their answer, 0 to 1."""
     top_share: Measured = None
     """Share of the loss in the one token of a hundred that carries most of it, 0 to 1."""
+    sampler_gap: Measured = None
+    """Mean difference of the log-probabilities of sampled tokens, when sampled and when trained on, nats."""
     learning_rate: Measured = None
     gradient_norm: Measured = None
     """Before clipping."""
@@ -128,6 +130,9 @@ class RunReport(Document):
     data: tuple[DataSet, ...] = ()
     answers: tuple[SideBySide, ...] = ()
     """A selection: lost ones first, then those that stay wrong, learned ones, kept ones."""
+    weights: dict[str, float] = Field({})
+    """As they are published, beside the parent's: `moved`, the share of other numbers, 0 to 1; `distance`, the norm of
+    the change as a share of the parent's. Empty where nothing was trained."""
     time_split: dict[str, float] = Field({})
     """Seconds of the whole run by part, in the order in which they are to be shown."""
     warnings: tuple[str, ...] = ()

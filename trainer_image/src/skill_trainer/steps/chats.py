@@ -39,10 +39,10 @@ def require_arguments_known(tokens: ChatTokenizer) -> None:
             )
 
 
-def thinking_warning(tokens: ChatTokenizer) -> str:
-    """Returns a sentence where the model is let think before it answers and nobody has said so; else nothing."""
+def unasked_thoughts(tokens: ChatTokenizer) -> Iterator[str]:
+    """Yields a sentence where the model is let think before it answers and nobody has said so."""
     if any(switch in tokens.arguments for switch in SWITCHES):
-        return ""
+        return
     asked = tokens.encode(_HELLO)
     off = (each for each in SWITCHES if _encoded(tokens, {each: False}) != asked)
     if switch := next(off, ""):
@@ -50,8 +50,8 @@ def thinking_warning(tokens: ChatTokenizer) -> str:
     elif (text := tokens.tokenizer.decode(asked)).rfind(_OPEN) > text.rfind(_CLOSED):
         way_out = "raise maxNewTokens, and write demonstrations that think, too"
     else:
-        return ""
-    return (
+        return
+    yield (
         "the model's chat template lets it think before it answers; thoughts count among method.rollout.maxNewTokens, "
         f"and graders read them as part of the answer: {way_out}"
     )

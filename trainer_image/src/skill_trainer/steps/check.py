@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
 from skill_trainer.memory import COMMON_GPU, FP32, expected_memory, state_numbers
 from skill_trainer.model import ChatTokenizer
-from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
-from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs
-from skill_trainer.steps.probe import is_probed
+from skill_trainer.steps.forewarnings import forewarnings, require_loss
+from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs, with_inherited
+from skill_trainer.steps.probe import steps_between
 from skill_trainer.steps.room import sizes
 
 EASY_BYTES_PER_SECOND = 200e6
 """At which a pod writes to an object store without anybody's doing much for it; there are faster ones."""
+NOTED = 1024
+"""Characters of the warnings in the message, which is the condition's; the report has all of them."""
 
 
 def check(config: TrainConfig) -> Outcome:
@@ -50,20 +53,18 @@ def check(config: TrainConfig) -> Outcome:
         inherited = inherited_suites(repository.suites(parent), inputs)
         suites = (inputs.held_out, *inputs.retention, *inherited)
         require_questions_fit(suites, config, inputs, tokens)
+        require_loss(inputs, config.method, tokens)
+        inputs = with_inherited(inputs, inherited)
         details = _details(config, inputs, curriculum, manifest, Path(folder))
-        notes = [
-            each
-            for each in (thinking_warning(tokens), late_checkpoint(details["checkpointBytes"], config.training))
-            if each
-        ]
-        details["warnings"] = [*notes, *details["warnings"]][:5]
+        late = late_checkpoint(details["checkpointBytes"], config.training)
+        warnings = (*late, *forewarnings(config, inputs, curriculum, tokens), *inputs.warnings)
     earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
         f"{len(inputs.retention)} retention suites{earlier}; {details['totalSteps']} steps from {parent.version}"
-        + "".join(f"; note: {each}" for each in notes)
     )
-    return _answer("Checked", message, parent, details)
+    noted = f". Noted: {'; '.join(warnings)}"[:NOTED] if warnings else ""
+    return _answer("Checked", message + noted, parent, {**details, "warnings": list(warnings)[:5]})
 
 
 def require_supported(config: TrainConfig) -> None:
@@ -123,7 +124,7 @@ def _details(
     )  # fmt: skip
     trained = adapter.trained if adapter else shape.num_parameters
     steps = curriculum.steps(method)
-    best = trained if is_probed(config, steps) else 0
+    best = trained if steps_between(config, steps) else 0
     # Student, two moments and teacher, and the best state's weights.
     checkpoint_bytes = FP32 * (state_numbers(shape, method, adapter)[1] + best)
     return {
@@ -136,20 +137,19 @@ def _details(
         "checkpointBytes": checkpoint_bytes,
         "scratchBytes": 2 * weight_bytes + checkpoint_bytes,  # parent and candidate beside it
         "dataDigest": inputs.data_digest,
-        "warnings": list(inputs.warnings)[:5],
     }
 
 
-def late_checkpoint(size: int, training: Training) -> str:
-    """Returns a sentence where a pod that is stopped would hardly have the time to save `size` bytes; else nothing."""
+def late_checkpoint(size: int, training: Training) -> Iterator[str]:
+    """Yields a sentence where a pod that is stopped would hardly have the time to save `size` bytes."""
     grace = training.grace_period_seconds
     needed = size / training.nodes / grace
-    if needed <= EASY_BYTES_PER_SECOND:
-        return ""
-    return (
-        f"a checkpoint has {size / 1e9:.0f} GB, which a pod that is stopped saves within training.gracePeriodSeconds "
-        f"({grace}) at {needed / 1e6:.0f} MB/s only: raise that, or what was learned since the last checkpoint is lost"
-    )
+    if needed > EASY_BYTES_PER_SECOND:
+        yield (
+            f"a checkpoint has {size / 1e9:.0f} GB, which a pod that is stopped saves within "
+            f"training.gracePeriodSeconds ({grace}) at {needed / 1e6:.0f} MB/s only: raise that, or what was learned "
+            "since the last checkpoint is lost"
+        )
 
 
 def _answer(reason: str, message: str, ref: VersionRef, details: dict[str, Any]) -> Outcome:

@@ -71,7 +71,7 @@ def require_questions_fit(suites: Iterable[Suite], config: TrainConfig, inputs: 
 def _gain_lengths(questions: GainQuestions, method: Method, tokens: ChatTokenizer) -> Iterator[tuple[str, int]]:
     prompt = method.sdft.prompt
     for record in questions.records:
-        for shown in (record, questions.other(record)):
+        for shown in filter(None, (record, questions.other(record))):
             messages = teacher_messages(record, prompt.template, shown.demonstration, text=prompt.text)
             name = f"in-context gain, record {record.id!r}"
             with naming(name, record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from skill_contract.spec import Data, Gates, Method
 from skill_trainer.errors import ConfigInvalid
 from skill_trainer.evaluate import Suite
 from skill_trainer.steps.check import import_or_head, require_pinned, require_supported
-from skill_trainer.steps.inputs import Inputs, inherited_suites, read_inputs
+from skill_trainer.steps.inputs import Inputs, inherited_suites, read_inputs, with_inherited
 from skill_trainer.steps.workplace import Workplace
 
 
@@ -41,11 +41,6 @@ class Ground:
     suites: tuple[Suite, ...]
     """The new skill's first."""
 
-    def with_warning(self, warning: str) -> Ground:
-        """Returns the same ground with one more sentence for the report, where there is one."""
-        warnings = (*self.inputs.warnings, *([warning] if warning else []))
-        return replace(self, inputs=replace(self.inputs, warnings=warnings))
-
 
 def prepare(work: Workplace) -> Ground:
     """Returns the ground, the parent's files downloaded.
@@ -63,8 +58,9 @@ def prepare(work: Workplace) -> Ground:
     manifest = work.repository.download(origin.parent, parent, lambda *_: work.tell())
     work.stop.between("loading the parent")
     stored = {path.stem: path.read_bytes() for path in sorted((parent / ".skill" / "suites").glob("*.jsonl"))}
-    suites = (inputs.held_out, *inputs.retention, *inherited_suites(stored, inputs))
-    return Ground(origin, inputs, parent, manifest, stored, suites)
+    inherited = inherited_suites(stored, inputs)
+    suites = (inputs.held_out, *inputs.retention, *inherited)
+    return Ground(origin, with_inherited(inputs, inherited), parent, manifest, stored, suites)
 
 
 def _new_origin(work: Workplace, inputs: Inputs) -> Origin:

@@ -14,7 +14,7 @@ from skill_contract.manifest import Manifest
 from skill_contract.model import ContractError
 from skill_contract.spec import Method, Rehearsal
 from skill_contract.step import TrainConfig
-from skill_trainer.data import Record, check_records, data_digest, read_records
+from skill_trainer.data import Record, check_records, data_digest, read_records, warnings_of_suites
 from skill_trainer.errors import ConfigInvalid
 from skill_trainer.evaluate import Suite
 
@@ -99,6 +99,13 @@ def inherited_suites(stored: Mapping[str, bytes], inputs: Inputs) -> tuple[Suite
         if suite.records:
             suites.append(suite)
     return tuple(suites)
+
+
+def with_inherited(inputs: Inputs, inherited: Sequence[Suite]) -> Inputs:
+    """Returns the inputs with what is to be said of the inherited suites beside the training data."""
+    suites = {suite.name: suite.records for suite in inherited}
+    found = warnings_of_suites([*inputs.train, *inputs.rehearsed], suites)
+    return replace(inputs, warnings=(*inputs.warnings, *found))
 
 
 def suite_to_store(stored: Mapping[str, bytes], held_out: Suite) -> bytes:

@@ -11,6 +11,7 @@ from skill_contract.spec import Demonstration, GraderName
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Answer, Suite, SuiteScores, score
+from skill_trainer.graders.normalization import normalize
 from skill_trainer.likelihood import nats_per_token
 from skill_trainer.model import LanguageModel
 from skill_trainer.parallel import ALONE, Crew
@@ -42,8 +43,8 @@ class GainMeasurement(Document):
     student: SuiteScores
     teacher: SuiteScores
     """With the demonstration that the teacher is going to see: each question's own, but for controls."""
-    control: SuiteScores
-    """With another question's."""
+    control: SuiteScores | None = None
+    """With another question's; None where all say the same."""
     nats: dict[str, float]
     """Mean negative log-probability of the right answers, nats per token, by `student`, `teacher` and `control`; empty
     where no right answer is written out."""
@@ -58,9 +59,17 @@ class GainQuestions:
     places: tuple[int, ...] | None
     """Their places in the held-out suite, whose scores then are the student's; None where they are training records."""
 
-    def other(self, record: Record) -> Record:
-        """Returns the question whose demonstration is shown for the control: the next one."""
-        return self.records[(self.records.index(record) + 1) % len(self.records)]
+    def other(self, record: Record) -> Record | None:
+        """Returns the question whose demonstration is shown for the control: the next one that says something else.
+
+        If possible, with another right answer, too: else who copies would be right. None where all demonstrations have
+        the same words.
+        """
+        place = self.records.index(record)
+        following = (*self.records[place + 1 :], *self.records[:place])
+        words, answer = normalize(record.demonstration or ""), normalize(record.expected)
+        others = [each for each in following if normalize(each.demonstration or "") != words]
+        return next((each for each in others if normalize(each.expected) != answer), next(iter(others), None))
 
     def with_right_answers(self) -> list[Record]:
         """Returns the questions with an answer that can be read: a pattern is none."""
@@ -70,7 +79,8 @@ class GainQuestions:
         """Returns the demonstration under which the teacher is measured: what it will be shown in training."""
         if choice is Demonstration.EMPTY:
             return ""
-        return (self.other(record) if choice is Demonstration.SHUFFLED else record).demonstration
+        shown = (self.other(record) or record) if choice is Demonstration.SHUFFLED else record
+        return shown.demonstration
 
 
 def measure(
@@ -123,10 +133,12 @@ def measure_gain(
         views: dict[str, Callable[[Record], list[Message]]] = {
             "student": student_messages,
             "teacher": lambda record: shown(record, questions.shown(record, prompt.demonstration)),
-            "control": lambda record: shown(record, questions.other(record).demonstration),
         }
+        others = {record.id: other for record in questions.records if (other := questions.other(record))}
+        if others:
+            views["control"] = lambda record: shown(record, others[record.id].demonstration)
         student = ask(student_messages) if questions.places is None else held_out.at(questions.places)
-        teacher, control = ask(views["teacher"]), ask(views["control"])
+        teacher, control = ask(views["teacher"]), ask(views["control"]) if others else None
         limit = work.config.method.rollout.max_new_tokens
         told = questions.with_right_answers()
         nats = {name: _answer_nats(model, told, view, limit) for name, view in views.items()} if told else {}

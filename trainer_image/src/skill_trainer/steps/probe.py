@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from skill_contract.step import TrainConfig
@@ -14,10 +15,26 @@ OTHERS = 4
 LEAST = 4
 
 
-def is_probed(config: TrainConfig, total: int) -> bool:
-    """Returns whether a run of `total` steps is probed: one too short for a second probe has nothing to choose from."""
+LEAST_PROBES = 3
+"""Of a run, where it has the steps for them: two in a row to see what stays lost, and one more to choose from."""
+LEAST_STEPS = 2
+"""Between two probes."""
+
+
+def steps_between(config: TrainConfig, total: int) -> int:
+    """Returns after how many steps a run of `total` steps is probed each time; 0 for never.
+
+    One too short for a second probe has nothing to choose from.
+    """
     monitors = config.gates.monitors
-    return monitors.mode != "Skip" and 0 < monitors.every_steps < total
+    every = min(monitors.every_steps, max(LEAST_STEPS, total // LEAST_PROBES))
+    return every if monitors.mode != "Skip" and every < total else 0
+
+
+def num_probes(config: TrainConfig, total: int) -> int:
+    """Returns how many probes a run of `total` steps has, the one at its end among them."""
+    every = steps_between(config, total)
+    return math.ceil(total / every) if every else 0
 
 
 def probe_places(suites: Sequence[Suite], questions: int) -> dict[str, list[int]]:

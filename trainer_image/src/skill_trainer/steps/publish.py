@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +41,10 @@ class Candidate:
     """Empty where training was refused."""
     seconds: dict[str, float]
     """Of measuring, by when."""
+    warnings: tuple[str, ...] = ()
+    """Of the run itself: too short, or blind."""
+    moved: dict[str, float] = field(default_factory=dict)
+    """How far its weights are from the parent's."""
 
 
 def publish(
@@ -139,6 +143,7 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         ),
         data=candidate.data,
         answers=candidate.rows,
+        weights=candidate.moved,
         time_split=_time_split(candidate.history, candidate.seconds),
         warnings=_warnings(work, candidate),
     )
@@ -150,7 +155,7 @@ def _earlier_step(candidate: Candidate) -> int | None:
 
 
 def _warnings(work: Workplace, candidate: Candidate) -> tuple[str, ...]:
-    warnings, gain = candidate.ground.inputs.warnings, candidate.evaluation.in_context_gain
+    warnings, gain = (*candidate.warnings, *candidate.ground.inputs.warnings), candidate.evaluation.in_context_gain
     if gain and gain.verdict is not Verdict.PASSED and work.config.gates.in_context_gain.mode == "Warn":
         return (*warnings, f"in-context gain {gain.verdict}: {gain.reason}")
     return warnings
@@ -160,6 +165,7 @@ def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
     return StepPoint(
         distinct_share=report.distinct_share,
         top_share=report.top_share,
+        sampler_gap=report.sampler_gap,
         step=report.step, loss=report.loss, divergence=report.loss if is_divergence else None, entropy=report.entropy,
         completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
         gradient_norm=report.gradient_norm, seconds=report.seconds,

@@ -16,11 +16,12 @@ from skill_trainer.errors import OutOfMemory
 from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, judge, overall
 from skill_trainer.model import ChatTokenizer, LanguageModel
+from skill_trainer.monitors import way_to_learn
 from skill_trainer.report import SideBySide, side_by_side
-from skill_trainer.steps.chats import thinking_warning
 from skill_trainer.steps.data_facts import data_facts
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.fit import fit
+from skill_trainer.steps.forewarnings import forewarnings
 from skill_trainer.steps.ground import Ground, prepare
 from skill_trainer.steps.measure import (
     GainMeasurement,
@@ -31,6 +32,7 @@ from skill_trainer.steps.measure import (
     measure,
     measure_gain,
 )
+from skill_trainer.steps.moved import hardly_moved, moved_weights
 from skill_trainer.steps.publish import Candidate, publish, put_report
 from skill_trainer.steps.room import find_room, ways_out
 from skill_trainer.steps.uploads import Uploads
@@ -68,10 +70,10 @@ def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
     method = work.config.method
     tokens = ChatTokenizer.load(ground.parent, method.chat_template_arguments)
-    ground = ground.with_warning(thinking_warning(tokens))
     curriculum = make_curriculum(ground.inputs, work.config, tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, tokens)
     data = data_facts(ground.inputs, ground.suites, curriculum, tokens)
+    warnings = forewarnings(work.config, ground.inputs, curriculum, tokens)
     room = find_room(ground.parent, method, curriculum.examples, work.device, processes=work.crew.size)
     model = LanguageModel.load(ground.parent, work.device, method.chat_template_arguments)
     model.answer_room = room.answers
@@ -80,20 +82,22 @@ def _train(work: Workplace) -> Outcome:
     before = measure(work, "before", model, ground.suites)
     gain, rows = _in_context_gain(work, model, ground, before)
     if gain and (refused := _refused_before_training(work, gain)):
-        return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}))
+        return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}, warnings))
 
     with Uploads(work.crew) as uploads:  # the last checkpoint is on its way while the answers are measured
         fitted = fit(
             work, model, curriculum, ground.suites, before.scores, part_tokens=room.part_tokens, uploads=uploads
         )
         model.round_to_stored(ground.parent)
+        moved = work.crew.first(lambda: moved_weights(model, ground.parent))
         work.tell(stage=Stage.EVALUATING)
         # Kept only when the weights are: an attempt that trains again may, on a GPU, come to others.
         after = measure(work, "after", model, ground.suites, ready=uploads.wait)
     evaluation = _evaluate(work, ground.suites, gain, before, after, fitted=fitted)
     rows = side_by_side(ground.suites, before.scores, after.scores)
     seconds = {"before": before.seconds, "after": after.seconds}
-    candidate = Candidate(ground, evaluation, data, rows, fitted.history, seconds)
+    warnings = (*warnings, *hardly_moved(moved))
+    candidate = Candidate(ground, evaluation, data, rows, fitted.history, seconds, warnings, moved)
     if evaluation.verdict is not Verdict.PASSED:
         return _reject(work, candidate)
 
@@ -113,7 +117,7 @@ def _in_context_gain(
     measured = measure_gain(work, model, questions, before.scores[skill.name])
     gain = in_context_gain_gate(
         skill.name, measured.student.right, measured.teacher.right, config.gates.in_context_gain,
-        copy_control=measured.control.right, answer_nats=measured.nats,
+        copy_control=measured.control.right if measured.control else (), answer_nats=measured.nats,
     )  # fmt: skip
     work.tell(scores={"in_context_gain": gain.after})
     return gain, _gain_rows(questions, measured)
@@ -133,11 +137,12 @@ def _evaluate(
     work: Workplace, suites: Sequence[Suite], gain: Comparison | None, before: Measurement, after: Measurement,
     *, fitted: Fitted,
 ) -> Evaluation:  # fmt: skip
-    skill = suites[0].name
-    evaluation = judge(work.config.gates, skill, before.right, after.right, in_context_gain=gain)
+    alarms = (*fitted.alarms, *alarms_at_end(work, fitted, suites, before.scores, after.scores))
+    evaluation = judge(
+        work.config.gates, suites[0].name, before.right, after.right, in_context_gain=gain, way_out=way_to_learn(alarms)
+    )
     assert evaluation.new_skill is not None
     worst = {} if evaluation.worst_retention is None else {"retention": evaluation.worst_retention}
-    alarms = (*fitted.alarms, *alarms_at_end(work, fitted, suites, before.scores, after.scores))
     work.tell(scores={"new_skill": evaluation.new_skill.after, **worst}, alarms=alarms)
     return evaluation.model_copy(update={"step": fitted.step, "alarms": alarms})
 

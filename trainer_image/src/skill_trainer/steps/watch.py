@@ -23,7 +23,7 @@ from skill_trainer.parallel import Layout, Replicated, gathered
 from skill_trainer.prompts import student_messages
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.measure import run_answerer
-from skill_trainer.steps.probe import is_probed, make_probe, probe_places, probe_suites, some_scores
+from skill_trainer.steps.probe import make_probe, probe_places, probe_suites, some_scores, steps_between
 from skill_trainer.steps.workplace import Workplace
 
 
@@ -59,10 +59,9 @@ class Watch:
         """
         self._layout = layout or Replicated(work.crew)
         self._work, self._model, self._total = work, model, total
-        monitors = work.config.gates.monitors
-        places = probe_places(suites, monitors.questions)
+        places = probe_places(suites, work.config.gates.monitors.questions)
         self._suites, self._before = probe_suites(suites, places), some_scores(before, places)
-        self._every = monitors.every_steps if is_probed(work.config, total) else 0
+        self._every = steps_between(work.config, total)
         self._parent = make_probe(self._before, self._before)
         self._best = work.folder / "best"
 
