@@ -53,6 +53,8 @@ def test_target_that_is_told_something_else_while_the_promote_step_asks(told: st
     sim.finish("revert")
     sim.settle()
     assert_failed(sim, phase, reason, "the head is what it was before")
+    assert sim.status.rollout is not None
+    assert not sim.status.rollout.reverting, "nobody has asked for a revert"
     assert (sim.annotation, sim.body["metadata"]["finalizers"]) == (told, [])
 
 

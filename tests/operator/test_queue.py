@@ -42,6 +42,14 @@ def _without_target() -> Sim:
     return sim
 
 
+def _without_default() -> Sim:
+    deployment = raw.deployment()
+    del deployment["spec"]["template"]["spec"]["initContainers"][0]["env"][0]
+    sim = Sim(deployment=deployment)
+    sim.until_published()
+    return sim
+
+
 def _suspended() -> Sim:
     sim = trained()
     sim.body["spec"]["suspend"] = True
@@ -62,6 +70,7 @@ def _refused() -> Sim:
         (_unreadable, "InvalidSpec"),
         (_unapproved, "AwaitingApproval"),
         (_without_target, "TargetMissing"),
+        (_without_default, "NoPrevious"),
         (_suspended, "Suspended"),
         (_refused, "CreateRefused"),
     ],

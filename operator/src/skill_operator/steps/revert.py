@@ -31,12 +31,8 @@ def learn_revert(facts: Facts) -> Status:
     """Returns what is known of the way back: that its step has begun."""
     job, known = facts.seen.job(REVERT), facts.known
     # Of an update that did not succeed it puts back what a promote step may have moved (see `head`).
-    if (
-        job is None
-        or job.deleting
-        or known.condition(ConditionType.REVERTED)
-        or not known.is_true(ConditionType.SUCCEEDED)
-    ):
+    is_asked = known.is_true(ConditionType.SUCCEEDED) and not known.condition(ConditionType.REVERTED)
+    if job is None or job.deleting or not is_asked:
         return known
     return begun(facts, job, "reverting")
 
