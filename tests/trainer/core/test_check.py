@@ -28,8 +28,8 @@ def test_check_imports_the_base_and_names_the_parent(config):
     assert outcome.details["totalSteps"] == 4
     assert outcome.details["numParameters"] == 8816
     assert outcome.details["memoryBytes"] > 8816 * 20
-    # Weights, two moments and teacher: a run of four steps is not probed, and has no best state.
-    assert outcome.details["checkpointBytes"] == 16 * outcome.details["numParameters"]
+    # Weights, two moments, teacher, and the best state: even a run of four steps is probed.
+    assert outcome.details["checkpointBytes"] == 20 * outcome.details["numParameters"]
     assert len(outcome.encode()) <= 4096
 
 
