@@ -15,7 +15,7 @@ from skill_trainer.device import memory_bytes
 from skill_trainer.errors import OutOfMemory
 from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, judge, overall
-from skill_trainer.model import ChatTokenizer, LanguageModel
+from skill_trainer.model import LanguageModel
 from skill_trainer.report import SideBySide, side_by_side
 from skill_trainer.steps.data_facts import data_facts
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
@@ -65,12 +65,11 @@ def train_step(work: Workplace) -> Outcome:
 
 def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
-    tokens, method = ChatTokenizer.load(ground.parent), work.config.method
-    curriculum = make_curriculum(ground.inputs, work.config, tokens)
-    require_questions_fit(ground.suites, work.config, ground.inputs, tokens)
-    data = data_facts(ground.inputs, ground.suites, curriculum, tokens)
-    room = find_room(ground.parent, method, curriculum.examples, work.device, processes=work.crew.size)
     model = LanguageModel.load(ground.parent, work.device)
+    curriculum = make_curriculum(ground.inputs, work.config, model.tokens)
+    require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
+    data = data_facts(ground.inputs, ground.suites, curriculum, model.tokens)
+    room = find_room(ground.parent, work.config.method, curriculum.examples, work.device, processes=work.crew.size)
     model.answer_room = room.answers
 
     work.tell(stage=Stage.GATING)
