@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,10 @@ from skill_contract.spec import Data, Method, Training
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
+from skill_trainer.memory import COMMON_GPU, Shape, expected_memory
+from skill_trainer.model import ChatTokenizer, outline
 from skill_trainer.steps.check import check, late_checkpoint
+from skill_trainer.steps.examples import make_curriculum
 from skill_trainer.steps.inputs import is_same_update, read_inputs
 from tests.trainer.core.conftest import method
 
@@ -44,6 +48,19 @@ def test_check_imports_the_base_and_names_the_parent(config):
 )
 def test_a_checkpoint_that_a_stopped_pod_could_hardly_save_is_noted(training, words):
     assert re.search(words, " ".join(late_checkpoint(20 * 7_000_000_000, Training.parse(training))))
+
+
+@pytest.mark.parametrize(("nodes", "gpus", "processes"), [(1, 1, 1), (2, 4, 8), (1, 0, 1), (2, 0, 2)])
+def test_memory_is_that_of_one_of_the_processes_that_are_asked_for(config, nodes, gpus, processes):
+    settings = config(training={"nodes": nodes, "gpusPerNode": gpus})
+    read = read_inputs(settings)
+    tiny = Path(settings.model.base)
+    examples = make_curriculum(read, settings, ChatTokenizer.load(tiny)).examples
+    expected = expected_memory(
+        Shape.of(outline(tiny)), examples, settings.method, None, gpu_bytes=COMMON_GPU if gpus else 0,
+        processes=processes,
+    )  # fmt: skip
+    assert check(settings).details["memoryBytes"] == expected.peak
 
 
 def test_check_twice_says_the_same(config):

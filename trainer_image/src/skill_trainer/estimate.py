@@ -28,7 +28,7 @@ from skill_trainer.data import Record
 from skill_trainer.device import compute_device, gpu_bytes, num_threads, prepare, total_memory
 from skill_trainer.errors import ParentMismatch
 from skill_trainer.loop import make_optimizer, train
-from skill_trainer.memory import COMMON_GPU, FP32, expected_memory
+from skill_trainer.memory import COMMON_GPU, FP32
 from skill_trainer.model import ChatTokenizer, LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.prompts import student_messages
@@ -38,7 +38,7 @@ from skill_trainer.steps.check import small_files
 from skill_trainer.steps.examples import make_curriculum
 from skill_trainer.steps.inputs import inherited_suites, read_inputs
 from skill_trainer.steps.measure import gain_is_measured, gain_questions
-from skill_trainer.steps.room import sizes
+from skill_trainer.steps.room import memory_of, sizes
 
 DEPTHS = (2, 6)
 """Layers of the two models that are timed."""
@@ -154,13 +154,9 @@ def _subject(config: TrainConfig, scratch: Path) -> Subject:
 
 
 def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum, device: torch.device) -> Estimate:
-    method, training = config.method, config.training
+    method = config.method
     shape, adapter = sizes(subject.folder, method)
-    memory = expected_memory(
-        shape, curriculum.examples, method, adapter,
-        gpu_bytes=(gpu_bytes(device) or COMMON_GPU) if training.gpus_per_node else 0,
-        processes=max(1, training.nodes * training.gpus_per_node),
-    )  # fmt: skip
+    memory = memory_of(config, shape, adapter, curriculum.examples, gpu_bytes=gpu_bytes(device) or COMMON_GPU)
     return Estimate(
         parameters=shape.num_parameters, trained=adapter.trained if adapter else shape.num_parameters,
         memory=asdict(memory), peak=memory.peak, steps=curriculum.steps(method), questions=0, device="",

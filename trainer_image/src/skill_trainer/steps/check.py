@@ -14,13 +14,13 @@ from skill_contract.step import Step, TrainConfig
 from skill_store.repository import Repository
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
-from skill_trainer.memory import COMMON_GPU, FP32, expected_memory, state_numbers
+from skill_trainer.memory import COMMON_GPU, FP32, state_numbers
 from skill_trainer.model import ChatTokenizer
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.forewarnings import forewarnings, require_loss
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs, with_inherited
 from skill_trainer.steps.probe import steps_between
-from skill_trainer.steps.room import sizes
+from skill_trainer.steps.room import memory_of, sizes
 
 EASY_BYTES_PER_SECOND = 200e6
 """At which a pod writes to an object store without anybody's doing much for it; there are faster ones."""
@@ -116,12 +116,9 @@ def stored_bytes(manifest: Manifest) -> int:
 def _details(
     config: TrainConfig, inputs: Inputs, curriculum: Curriculum, manifest: Manifest, folder: Path
 ) -> dict[str, Any]:
-    method, training, weight_bytes = config.method, config.training, stored_bytes(manifest)
+    method, weight_bytes = config.method, stored_bytes(manifest)
     shape, adapter = sizes(folder, method)
-    memory = expected_memory(
-        shape, curriculum.examples, method, adapter, gpu_bytes=COMMON_GPU if training.gpus_per_node else 0,
-        processes=max(1, training.nodes * training.gpus_per_node),
-    )  # fmt: skip
+    memory = memory_of(config, shape, adapter, curriculum.examples, gpu_bytes=COMMON_GPU)
     trained = adapter.trained if adapter else shape.num_parameters
     steps = curriculum.steps(method)
     best = trained if steps_between(config, steps) else 0

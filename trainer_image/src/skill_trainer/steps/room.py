@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from skill_contract.spec import Method
+from skill_contract.step import TrainConfig
 from skill_trainer.adapter import AdapterSize
 from skill_trainer.device import gpu_bytes
 from skill_trainer.errors import OutOfMemory
-from skill_trainer.memory import Room, Shape, least_memory
+from skill_trainer.memory import Memory, Room, Shape, expected_memory, least_memory
 from skill_trainer.model import outline
 from skill_trainer.prompts import Example
 
@@ -25,6 +26,21 @@ def sizes(folder: Path, method: Method) -> tuple[Shape, AdapterSize | None]:
     """
     network, spec = outline(folder), method.adaptation.adapter
     return Shape.of(network), AdapterSize.of(network, spec) if spec else None
+
+
+def memory_of(
+    config: TrainConfig, shape: Shape, adapter: AdapterSize | None, examples: Sequence[Example], *, gpu_bytes: int
+) -> Memory:
+    """Returns the memory of a run as its configuration asks for it, in each of its processes.
+
+    Args:
+        gpu_bytes: of a GPU, for a run that has any.
+    """
+    training = config.training
+    return expected_memory(
+        shape, examples, config.method, adapter, gpu_bytes=gpu_bytes if training.gpus_per_node else 0,
+        processes=training.nodes * max(1, training.gpus_per_node),
+    )  # fmt: skip
 
 
 def find_room(

@@ -15,7 +15,7 @@ from skill_trainer.device import memory_bytes
 from skill_trainer.errors import OutOfMemory
 from skill_trainer.evaluate import Suite
 from skill_trainer.gates import in_context_gain_gate, judge, overall
-from skill_trainer.model import ChatTokenizer, LanguageModel
+from skill_trainer.model import LanguageModel
 from skill_trainer.monitors import way_to_learn
 from skill_trainer.report import SideBySide, side_by_side
 from skill_trainer.steps.data_facts import data_facts
@@ -69,13 +69,12 @@ def train_step(work: Workplace) -> Outcome:
 def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
     method = work.config.method
-    tokens = ChatTokenizer.load(ground.parent, method.chat_template_arguments)
-    curriculum = make_curriculum(ground.inputs, work.config, tokens)
-    require_questions_fit(ground.suites, work.config, ground.inputs, tokens)
-    data = data_facts(ground.inputs, ground.suites, curriculum, tokens)
-    warnings = forewarnings(work.config, ground.inputs, curriculum, tokens)
-    room = find_room(ground.parent, method, curriculum.examples, work.device, processes=work.crew.size)
     model = LanguageModel.load(ground.parent, work.device, method.chat_template_arguments)
+    curriculum = make_curriculum(ground.inputs, work.config, model.tokens)
+    require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
+    data = data_facts(ground.inputs, ground.suites, curriculum, model.tokens)
+    warnings = forewarnings(work.config, ground.inputs, curriculum, model.tokens)
+    room = find_room(ground.parent, method, curriculum.examples, work.device, processes=work.crew.size)
     model.answer_room = room.answers
 
     work.tell(stage=Stage.GATING)
