@@ -1,7 +1,9 @@
-"""How near the estimate of memory is to what runs take: `python -m benchmarks.estimate`. Prints a Markdown table.
+"""How near estimates are to what runs take, memory and time: `python -m benchmarks.estimate`. Prints a Markdown table.
 
-SmolLM2-135M on a CPU, two steps of the real loop for each setting, each in a process of its own, whose peak is what the
-kernel counts (ru_maxrss). The prompts ask for stories, so that answers are as long as they may be.
+SmolLM2-135M, on a GPU where there is one, two steps of the real loop for each setting, each in a process of its own,
+whose peak is what the kernel counts (ru_maxrss), or PyTorch's allocator on a GPU. The second step's time is held
+against the estimate's, which is measured afterwards with models of two and of six layers. The prompts ask for stories,
+so that answers are as long as they may be.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from tests.smollm2 import smollm2
 
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
-from skill_trainer.device import compute_device, prepare
-from skill_trainer.loop import PART_TOKENS, make_optimizer, train
-from skill_trainer.memory import Part, estimate_memory
+from skill_trainer.device import compute_device, gpu_bytes, prepare
+from skill_trainer.estimate import ALONE, MEASURING, Load, timed_step
+from skill_trainer.loop import make_optimizer, train
+from skill_trainer.memory import Part, Room, estimate_memory
 from skill_trainer.model import LanguageModel, silence
 from skill_trainer.objective import make_objective
+from skill_trainer.rollout import BATCH_ROWS
+from skill_trainer.step_report import StepReport
 from skill_trainer.steps.examples import make_examples
 from skill_trainer.steps.room import sizes
 from skill_trainer.steps.train import train_step  # noqa: F401 - what a run loads, too
@@ -70,15 +76,18 @@ def main() -> int:
     if (number := parser.parse_args().only) is not None:
         print(json.dumps(measured(SETTINGS[number])))
         return 0
-    print("| setting | tokens at a time | estimated, GB | measured, GB | estimate / measured |")
-    print("| --- | --- | --- | --- | --- |")
+    columns = ("setting", "tokens at a time", "estimated, GB", "measured, GB", "estimate / measured")
+    columns += ("a step, estimated, s", "measured, s", "estimate / measured")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     missed = 0
     for number, setting in enumerate(SETTINGS):
         row = in_a_process(number)
         share = row["estimated"] / row["measured"]
         missed += abs(share - 1) > LIMIT
         sizes = f"{row['estimated'] / 1e9:.2f} | {row['measured'] / 1e9:.2f}"
-        print(f"| {setting.name} | {row['tokens']} | {sizes} | {share:.2f} |", flush=True)
+        expected, took = row["expected_seconds"], row["seconds"]
+        times = f"{expected:.2f} | {took:.2f} | {expected / took:.2f}"
+        print(f"| {setting.name} | {row['tokens']} | {sizes} | {share:.2f} | {times} |", flush=True)
     return missed
 
 
@@ -91,26 +100,31 @@ def in_a_process(number: int) -> dict[str, Any]:
 
 
 def measured(setting: Setting) -> dict[str, Any]:
-    """Returns the peak of two steps in this process, and what was estimated for it."""
-
+    """Returns peak and time of two steps in this process, and what was estimated for them."""
     silence()
     device, folder, method = compute_device(), smollm2(), Method.parse(setting.settings)
     prepare()
     model = LanguageModel.load(folder, device)
     examples = make_examples(records(setting), method, model.tokens)
     shape, adapter = sizes(folder, method)
-    part, spec = Part.of(examples, method, tokens=PART_TOKENS["cpu"]), method.adaptation.adapter
-    estimate = estimate_memory(shape, part, method=method, gpu=False, adapter=adapter)
-    loaded = peak()
+    at_once = Room.of(shape, method, adapter, gpu_bytes=gpu_bytes(device)).part_tokens
+    part, spec = Part.of(examples, method, tokens=at_once), method.adaptation.adapter
+    estimate = estimate_memory(shape, part, method=method, gpu=device.type == "cuda", adapter=adapter)
+    loaded = peak(device)
     if spec:
         model.adapt(spec, method.seed)
+    reports: list[StepReport] = []
     train(
         model, make_objective(method, model), make_optimizer(model), Curriculum(examples), method, done=0, save_every=2,
-        on_step=lambda report: print(report, file=sys.stderr), save=lambda _: None, stop=lambda: False,
+        on_step=reports.append, save=lambda _: None, stop=lambda: False, part_tokens=at_once,
     )  # fmt: skip
+    highest = peak(device)
+    load = Load(Curriculum(examples), [list(example.student) for example in examples[:BATCH_ROWS]], at_once)
+    expected = timed_step(folder, shape.layers, method, load, device)
     return {
-        "tokens": part.student_tokens, "estimated": estimate.peak, "measured": peak(), "loaded": loaded,
-        "parts": asdict(estimate), "part": asdict(part),
+        "tokens": part.student_tokens, "estimated": estimate.peak, "measured": highest, "loaded": loaded,
+        "parts": asdict(estimate), "part": asdict(part), "seconds": sum(reports[-1].seconds.values()),
+        "expected_seconds": sum(each for name, each in expected.items() if name not in {MEASURING, ALONE}),
     }  # fmt: skip
 
 
@@ -126,7 +140,9 @@ def records(setting: Setting) -> list[Any]:
     ]
 
 
-def peak() -> int:
+def peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

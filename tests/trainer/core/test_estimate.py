@@ -28,6 +28,35 @@ def test_an_estimate_of_a_base_model_writes_nothing(config, tmp_path):
     assert made.measuring_seconds > 0
 
 
+def test_probes_and_golden_prompts_are_part_of_all_of_it(config):
+    """Four steps, a probe every third and one at the end, of three held-out questions each; five can be golden."""
+    parts = config(gates={**config().gates.dump(), "monitors": {"everySteps": 3, "questions": 3}})
+    made = estimate(parts)
+    assert (made.probes, made.probe_questions, made.golden_prompts) == (2, 3, 5)
+    assert made.probing_seconds > 0
+    assert made.golden_seconds > 0
+    asked = made.measuring_seconds + made.probing_seconds + made.golden_seconds
+    assert made.total_seconds == pytest.approx(made.training_seconds + asked)
+    assert made.checkpoint == check(parts).details["checkpointBytes"] == 20 * made.parameters
+    unprobed = estimate(config())
+    assert (unprobed.probes, unprobed.probing_seconds) == (0, 0)
+
+
+def test_the_step_that_is_timed_is_cut_as_the_runs_are(config, monkeypatch):
+    """By what the device has room for, and not by what a card of 80 GB has: else a large model's probe does not fit."""
+    cuts = []
+    real = module.train
+
+    def train(*arguments, **settings):
+        cuts.append(settings["part_tokens"])
+        real(*arguments, **settings)
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "tokens_at_once", lambda *_, **__: 77)
+    estimate(config())
+    assert set(cuts) == {77}
+
+
 def test_an_estimate_of_a_repositorys_head_counts_what_it_has_learned_before(config, run_train, tmp_path):
     published = run_train(config())
     assert published.reason == "Published"
@@ -68,4 +97,7 @@ def test_the_table_has_what_a_person_asks(config):
     console = Console(record=True, width=120, file=io.StringIO())
     console.print(estimate(config()).table())
     text = console.export_text()
-    assert all(word in text for word in ("parameters", "memory at its peak", "a step", "training", "all of it", "CPU"))
+    assert all(
+        word in text
+        for word in ("parameters", "memory at its peak", "a step", "training", "all of it", "CPU", "probes", "golden")
+    )

@@ -24,11 +24,10 @@ from skill_contract.spec import Method
 from skill_contract.step import TrainConfig
 from skill_store.repository import Repository
 from skill_trainer.curriculum import Curriculum
-from skill_trainer.data import Record
 from skill_trainer.device import compute_device, gpu_bytes, num_threads, prepare, total_memory
 from skill_trainer.errors import ParentMismatch
 from skill_trainer.loop import make_optimizer, train
-from skill_trainer.memory import COMMON_GPU, FP32
+from skill_trainer.memory import COMMON_GPU, FP32, Room, state_numbers
 from skill_trainer.model import ChatTokenizer, LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.prompts import student_messages
@@ -36,15 +35,18 @@ from skill_trainer.rollout import BATCH_ROWS, greedy
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.check import small_files
 from skill_trainer.steps.examples import make_curriculum
+from skill_trainer.steps.golden import TRIED
 from skill_trainer.steps.inputs import inherited_suites, read_inputs
 from skill_trainer.steps.measure import gain_is_measured, gain_questions
+from skill_trainer.steps.probe import num_probes, probe_places, probe_suites
 from skill_trainer.steps.room import memory_of, sizes
 
 DEPTHS = (2, 6)
 """Layers of the two models that are timed."""
 STEPS = 3
 """Of each. The first one fills caches and moments; of the others the quicker one counts."""
-MEASURING = "measuring"
+MEASURING, ALONE = "measuring", "alone"
+"""Answering a batch of questions, and one question by itself."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ class Load:
     """What the model will have to do."""
 
     curriculum: Curriculum
-    asked: Sequence[Record]
+    prompts: Sequence[Sequence[int]]
+    """Token ids of a batch of questions."""
+    part_tokens: int
+    """How many tokens go through the model at the same time."""
 
 
 class Estimate(Document):
@@ -76,19 +81,28 @@ class Estimate(Document):
     steps: int
     questions: int
     """Asked in all, before and after training."""
+    probes: int
+    probe_questions: int
+    """Asked in each of the probes."""
+    golden_prompts: int
+    """Tried at most, one at a time."""
+    checkpoint: int
+    """Bytes of the largest one."""
     device: str
     """Where the times were measured."""
     step_seconds: dict[str, float] = Field({})
     """Of one step, by part."""
     training_seconds: float = 0.0
     measuring_seconds: float = 0.0
+    probing_seconds: float = 0.0
+    golden_seconds: float = 0.0
     not_timed: str = ""
     """Why there are no times."""
 
     @property
     def total_seconds(self) -> float:
-        """Training and measuring; without loading, saving and publishing."""
-        return self.training_seconds + self.measuring_seconds
+        """Training and all that is asked; without loading, saving and publishing."""
+        return self.training_seconds + self.measuring_seconds + self.probing_seconds + self.golden_seconds
 
     def table(self) -> Table:
         """Returns what a person wants to know, for a terminal."""
@@ -100,6 +114,7 @@ class Estimate(Document):
         used = {part.replace("_", " "): size for part, size in self.memory.items() if size}
         parts = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in used.items())
         table.add_row("memory at its peak", f"{self.peak / 1e9:.2f} GB", parts)
+        table.add_row("a checkpoint", f"{self.checkpoint / 1e9:.2f} GB", "see training.gracePeriodSeconds")
         if self.not_timed:
             table.add_row("time", "?", self.not_timed)
             return table
@@ -107,6 +122,9 @@ class Estimate(Document):
         table.add_row("a step", f"{sum(self.step_seconds.values()):.2f} s", split)
         table.add_row("training", _clock(self.training_seconds), f"{self.steps} steps")
         table.add_row("measuring", _clock(self.measuring_seconds), f"{self.questions} questions, before and after")
+        probed = f"{self.probe_questions} questions, {self.probes} times while it trains"
+        table.add_row("probes", _clock(self.probing_seconds), probed)
+        table.add_row("golden prompts", _clock(self.golden_seconds), f"{self.golden_prompts}, one at a time")
         table.add_row("all of it", _clock(self.total_seconds), f"on this machine: {self.device}")
         return table
 
@@ -126,15 +144,22 @@ def estimate(config: TrainConfig) -> Estimate:
     prepare()
     with tempfile.TemporaryDirectory() as scratch:
         subject = _subject(config, Path(scratch))
-        curriculum = make_curriculum(inputs, config, ChatTokenizer.load(subject.folder))
+        tokens = ChatTokenizer.load(subject.folder, method.chat_template_arguments)
+        curriculum = make_curriculum(inputs, config, tokens)
         suites = (inputs.held_out, *inputs.retention, *inherited_suites(subject.suites, inputs))
         asked = [record for suite in suites for record in suite.records]
         gained = gain_questions(inputs.held_out, inputs.train).records if gain_is_measured(config) else ()
+        probed = probe_suites(suites, probe_places(suites, config.gates.monitors.questions))
         made = _sizes(config, subject, curriculum, device).model_copy(update={
             "questions": 2 * (len(asked) + len(gained)),
+            "probe_questions": sum(len(suite.records) for suite in probed),
+            "golden_prompts": min(2 * TRIED, len(asked)),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {num_threads()} threads",
         })  # fmt: skip
-        return _timed(made, subject, method, Load(curriculum, asked), device)
+        prompts = [tokens.encode(student_messages(record), record.tools) for record in asked[:BATCH_ROWS]]
+        shape, adapter = sizes(subject.folder, method)
+        room = Room.of(shape, method, adapter, gpu_bytes=gpu_bytes(device))
+        return _timed(made, subject, method, Load(curriculum, prompts, room.part_tokens), device)
 
 
 def _subject(config: TrainConfig, scratch: Path) -> Subject:
@@ -157,9 +182,12 @@ def _sizes(config: TrainConfig, subject: Subject, curriculum: Curriculum, device
     method = config.method
     shape, adapter = sizes(subject.folder, method)
     memory = memory_of(config, shape, adapter, curriculum.examples, gpu_bytes=gpu_bytes(device) or COMMON_GPU)
+    trained, steps = adapter.trained if adapter else shape.num_parameters, curriculum.steps(method)
+    probes = num_probes(config, steps)
     return Estimate(
-        parameters=shape.num_parameters, trained=adapter.trained if adapter else shape.num_parameters,
-        memory=asdict(memory), peak=memory.peak, steps=curriculum.steps(method), questions=0, device="",
+        parameters=shape.num_parameters, trained=trained, memory=asdict(memory), peak=memory.peak, steps=steps,
+        probes=probes, checkpoint=FP32 * (state_numbers(shape, method, adapter)[1] + (trained if probes else 0)),
+        questions=0, probe_questions=0, golden_prompts=0, device="",
     )  # fmt: skip
 
 
@@ -172,33 +200,50 @@ def _timed(made: Estimate, subject: Subject, method: Method, load: Load, device:
     if needed > present / 2:
         reason = f"a probe with {depths[-1]} layers would take {needed / 1e9:.0f} of {present / 1e9:.0f} GB"
         return made.model_copy(update={"not_timed": reason})
-    few = [probe(subject.folder, layers, method, load, device) for layers in depths]
-    seconds = _extrapolated(depths, few, shape.layers)
-    measuring = seconds.pop(MEASURING) * ceil(made.questions / min(BATCH_ROWS, len(load.asked)))
-    training = made.steps * sum(seconds.values())
-    return made.model_copy(
-        update={"step_seconds": seconds, "training_seconds": training, "measuring_seconds": measuring}
-    )
+    seconds = timed_step(subject.folder, shape.layers, method, load, device)
+    batch, alone = seconds.pop(MEASURING), seconds.pop(ALONE)
+
+    def asking(questions: int) -> float:
+        return batch * ceil(questions / len(load.prompts))
+
+    return made.model_copy(update={
+        "step_seconds": seconds,
+        "training_seconds": made.steps * sum(seconds.values()),
+        "measuring_seconds": asking(made.questions),
+        "probing_seconds": made.probes * asking(made.probe_questions),
+        "golden_seconds": made.golden_prompts * alone,
+    })  # fmt: skip
+
+
+def timed_step(folder: Path, layers: int, method: Method, load: Load, device: torch.device) -> dict[str, float]:
+    """Returns the seconds of a step by part, of a batch of questions and of one alone, with a model of `layers` layers.
+
+    Measured are those of DEPTHS.
+    """
+    depths = sorted({min(depth, layers) for depth in DEPTHS})
+    few = [probe(folder, depth, method, load, device) for depth in depths]
+    return _extrapolated(depths, few, layers)
 
 
 def probe(folder: Path, layers: int, method: Method, load: Load, device: torch.device) -> dict[str, float]:
-    """Returns the seconds of a step by part, and of answering a batch of questions, with a model of so many layers."""
-    model = LanguageModel.random(folder, layers, device)
-    prompts = [model.tokens.encode(student_messages(record), record.tools) for record in load.asked[:BATCH_ROWS]]
-    greedy(model, prompts, max_new_tokens=1)
-    start = time.perf_counter()
-    greedy(model, prompts, max_new_tokens=method.rollout.max_new_tokens)
-    measuring = time.perf_counter() - start
+    """Returns the same of a model of so many layers, measured."""
+    model, limit = LanguageModel.random(folder, layers, device), method.rollout.max_new_tokens
+    asking = {}
+    for name, prompts in ((MEASURING, load.prompts), (ALONE, load.prompts[:1])):
+        greedy(model, prompts, max_new_tokens=1)
+        start = time.perf_counter()
+        greedy(model, prompts, max_new_tokens=limit)
+        asking[name] = time.perf_counter() - start
     if method.adaptation.adapter:
         model.adapt(method.adaptation.adapter, method.seed)
     reports: list[StepReport] = []
     train(
         model, make_objective(method, model), make_optimizer(model), load.curriculum,
         method.model_copy(update={"steps": STEPS}), done=0, save_every=STEPS, on_step=reports.append,
-        save=_nothing, stop=lambda: False,
+        save=_nothing, stop=lambda: False, part_tokens=load.part_tokens,
     )  # fmt: skip
     quickest = min(reports[1:], key=lambda report: sum(report.seconds.values()))
-    return {**quickest.seconds, MEASURING: measuring}
+    return {**quickest.seconds, **asking}
 
 
 def _extrapolated(depths: Sequence[int], seconds: Sequence[Mapping[str, float]], layers: int) -> dict[str, float]:
