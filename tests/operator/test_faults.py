@@ -173,7 +173,14 @@ def test_target_that_is_scaled_to_nothing_for_the_night_is_waited_for_and_its_ti
         assert (sim.status.phase, sim.annotation, sim.has_job("promote")) == ("RollingOut", CANDIDATE, False)
         assert "0 replicas" in why(sim)[1]
         assert {"Stalled", "Reconciling"}.isdisjoint(truth(sim)), "somebody asked for it"
-    scaled(sim, 2)
+    assert sim.deployment is not None
+    sim.deployment["spec"]["replicas"] = 2
+    sim.settle()
+    sim.now += 850
+    sim.settle()
+    assert sim.status.phase == "RollingOut", "pods have their time to come up"
+    sim.roll()
+    sim.settle()
     assert sim.status.phase == "Soaking"
     sim.now += 29
     sim.settle()
