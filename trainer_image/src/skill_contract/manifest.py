@@ -84,8 +84,8 @@ class Golden(Document):
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] | None = None
     """What the model may call, as the chat template and the OpenAI API have it; None where there is nothing."""
-    chat_template_arguments: dict[str, Any] = Field(default_factory=dict)
-    """What the trainer's chat template was given, and an engine's has to be."""
+    chat_template_arguments: dict[str, Any] | None = None
+    """What the trainer's chat template was given, and an engine's has to be; None for nothing."""
     text: str
     """Decoded without special tokens."""
     calls: tuple[ToolCall, ...] | None = None

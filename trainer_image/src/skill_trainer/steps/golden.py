@@ -100,5 +100,5 @@ def _record(
         text=text, calls=calls_of(text, record.tools) or None,
         parent_text=parent_text, parent_calls=calls_of(parent_text, record.tools) or None,
         token_logprobs=answer.logprobs, max_new_tokens=max_new_tokens,
-        chat_template_arguments=dict(model.tokens.arguments),
+        chat_template_arguments=dict(model.tokens.arguments) or None,
     )  # fmt: skip
