@@ -44,7 +44,9 @@ PROMOTE_SECONDS = 900
 """For a promote step to start, to ask a first round of pods and to move the head; image pull and queues count, too."""
 ROUND_SECONDS = 300
 """For each further round of pods (`PODS_AT_ONCE`) that it asks."""
-_SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+_CHECK = {"requests": {"cpu": "100m", "memory": "1Gi"}}
+"""The trainer's program takes 0.8 GB before it has read any data."""
+_PROMOTE = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 
 
 def check_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: int = 1) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def check_job(update: SkillUpdate, spec: SkillUpdateSpec, images: Images, run: i
         arguments=[Step.CHECK],
         config=train_config(update, spec).dump_json(),
         storage=spec.storage,
-        resources=_SMALL,
+        resources=_CHECK,
         template=placeless(spec.training.template),
     )
     return _job(update, Step.CHECK, run, images, pod, retries=3, deadline_seconds=CHECK_DEADLINE_SECONDS)
@@ -133,7 +135,7 @@ def promote_job(
         arguments=[Step.PROMOTE],
         config=config.dump_json(),
         storage=spec.storage,
-        resources=_SMALL,
+        resources=_PROMOTE,
         template=template,
     )
     # No retries inside the Job: its pods' addresses may have changed, so the operator asks anew.
