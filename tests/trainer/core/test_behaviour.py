@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from skill_contract.spec import Demonstration, Method
+from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import read_records
 from skill_trainer.evaluate import Suite, score
 from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
-from skill_trainer.prompts import shown_demonstrations, student_messages, teacher_messages, tokenize
+from skill_trainer.prompts import student_messages, teacher_messages, tokenize
 from skill_trainer.rollout import greedy
 from tests.trainer.core.conftest import CPU
 
@@ -38,9 +38,7 @@ def share_right(model, suite, messages):
 
 
 @pytest.mark.trainer
-@pytest.mark.parametrize(("choice", "least", "most"), [("Own", 0.5, 1.0), ("Shuffled", 0.0, 0.125)])
-def test_the_student_learns_what_only_the_teacher_was_shown(smollm2_dir, choice, least, most):
-    """By its own demonstration; by another's, of the same run and length, it does not."""
+def test_the_student_learns_what_only_the_teacher_was_shown(smollm2_dir):
     model = LanguageModel.load(smollm2_dir, CPU)
     suite = Suite("fact", tuple(read_records(str(SKILL / "heldout.jsonl"), "evaluation", "contains")), "contains")
     before = share_right(model, suite, student_messages)
@@ -48,11 +46,9 @@ def test_the_student_learns_what_only_the_teacher_was_shown(smollm2_dir, choice,
     assert before.score == 0
     assert teacher.score >= 0.75, teacher.texts
 
-    records = read_records(str(SKILL / "train.jsonl"))
-    shown = shown_demonstrations(records, Demonstration(choice), METHOD.seed)
     examples = [
-        tokenize(record, TEMPLATE, model.tokens.encode, model.tokens.encode_answer(record.completion), demonstration)
-        for record, demonstration in zip(records, shown, strict=True)
+        tokenize(record, TEMPLATE, model.tokens.encode, model.tokens.encode_answer(record.completion))
+        for record in read_records(str(SKILL / "train.jsonl"))
     ]
     losses = []
     train(
@@ -61,4 +57,4 @@ def test_the_student_learns_what_only_the_teacher_was_shown(smollm2_dir, choice,
     )  # fmt: skip
     after = share_right(model, suite, student_messages)
     assert sum(losses[-4:]) < sum(losses[:4])
-    assert least <= after.score <= most, after.texts
+    assert after.score >= 0.5, after.texts
