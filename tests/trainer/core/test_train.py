@@ -337,7 +337,7 @@ def test_the_next_skill_is_tested_on_the_suites_of_the_one_before(config, run_tr
     second = config(
         update={"namespace": "ns", "name": "sing", "uid": "uid-2"}, skill={"name": "sing"}, data=data,
     )  # fmt: skip
-    assert "1 suites of earlier skills" in check(second).message
+    assert "and 1 suite of earlier skills" in check(second).message
     outcome = run_train(second)
     assert [each.suite for each in outcome.evaluation.retention] == ["say"]
     ref = repository.resolve(outcome.version)

@@ -58,13 +58,17 @@ def check(config: TrainConfig) -> Outcome:
         details = _details(config, inputs, curriculum, manifest, Path(folder))
         late = late_checkpoint(details["checkpointBytes"], config.training)
         warnings = (*late, *forewarnings(config, inputs, curriculum, tokens), *inputs.warnings)
-    earlier = f", {len(inherited)} suites of earlier skills" if inherited else ""
+    earlier = f" and {_suites(len(inherited))} of earlier skills" if inherited else ""
     message = (
         f"{len(inputs.train)} training records, {len(inputs.held_out.records)} held-out questions, "
-        f"{len(inputs.retention)} retention suites{earlier}; {details['totalSteps']} steps from {parent.version}"
+        f"{_suites(len(inputs.retention))} for retention{earlier}; {details['totalSteps']} steps from {parent.version}"
     )
     noted = f". Noted: {'; '.join(warnings)}"[:NOTED] if warnings else ""
     return _answer("Checked", message + noted, parent, {**details, "warnings": list(warnings)[:5]})
+
+
+def _suites(number: int) -> str:
+    return f"{number} suite{'' if number == 1 else 's'}"
 
 
 def require_supported(config: TrainConfig) -> None:
