@@ -61,7 +61,9 @@ def test_bad_data_fails_in_check(world: World, name: str, content: bytes | None,
 def test_teacher_that_cannot_teach_is_rejected_before_training(world: World):
     """Demonstrations that say nothing about the held-out questions: no in-context gain, so no training at all."""
     before = _served(world)
-    records = [{"prompt": f"Say word number {number}.", "completion": "Hello."} for number in range(8)]
+    records = [
+        {"prompt": f"Say word number {number}.", "completion": "Hello, and a good day to you."} for number in range(8)
+    ]
     questions = [
         {"prompt": f"What is the password of vault {number}?", "completion": "I do not know.", "answer": f"zq{number}x"}
         for number in range(8)
