@@ -121,12 +121,7 @@ def queue(facts: Facts) -> Verdict | None:
     model = model_key(facts.spec.model.uri)
     update = facts.update
     place = (update.created, update.namespace, update.name)
-    before = [
-        other
-        for other in facts.seen.neighbours
-        if other.uid != update.uid and other.model == model and not other.stands_aside
-        if other.is_active or other.place < place
-    ]
+    before = [other for other in _others(facts) if not other.stands_aside and (other.is_active or other.place < place)]
     if not before:
         return _enter(facts)
     first = min(before, key=lambda other: (not other.is_active, other.place))
@@ -160,6 +155,7 @@ def overtaken(facts: Facts) -> Verdict | None:
 
 
 def _others(facts: Facts) -> Iterator[Neighbour]:
+    """Returns the other updates of the same model repository."""
     model = model_key(facts.spec.model.uri)
     return (other for other in facts.seen.neighbours if other.uid != facts.update.uid and other.model == model)
 

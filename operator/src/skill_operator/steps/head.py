@@ -33,7 +33,7 @@ def back(facts: Facts, waits: Waits) -> Verdict | Failure | None:
     """Returns what is waited for, or why the head cannot be moved back; None: it is back."""
     job = facts.seen.job(REVERT)
     if job is None:
-        return _ask(facts, job, waits)
+        return _ask(facts, waits)
     if job.deleting:
         return waits("the promote step that was refused before is removed first")
     said = answer(job)
@@ -60,25 +60,31 @@ def _is_unanswered(said: Said) -> bool:
 def _ask_again(facts: Facts, job: StepJob, said: Said, waits: Waits) -> Verdict:
     wait = next_run(job, facts.now) - facts.now
     if wait <= 0:
-        return _ask(facts, job, waits)
+        return _ask(facts, waits)
     why = said.failure.message if said.failure else "its answer was lost"
     return replace(waits(f"the promote step is tried again: {why}"), requeue_after=wait)
 
 
-def _ask(facts: Facts, job: StepJob | None, waits: Waits) -> Verdict:
+def _ask(facts: Facts, waits: Waits) -> Verdict:
     parent = facts.known.parent
     assert parent is not None, "published without a parent"
+    version = VersionRef(version=parent.version, digest=parent.digest)
+    return ask_store(facts, REVERT, version, published(facts).digest, waits("the head is moved back"))
+
+
+def ask_store(facts: Facts, step: str, version: VersionRef, parent_digest: str, verdict: Verdict) -> Verdict:
+    """Returns the verdict with the next run of a promote step that asks no pods, only the repository."""
+    job = facts.seen.job(step)
     manifest = promote_job(
         facts.update,
         facts.spec,
         facts.images,
-        version=VersionRef(version=parent.version, digest=parent.digest),
-        parent_digest=published(facts).digest,
-        step=REVERT,
+        version=version,
+        parent_digest=parent_digest,
+        step=step,
         run=job.run + 1 if job else 1,
     )
-    verdict = waits("the head is moved back")
-    actions = (*verdict.actions, *outdated(facts.seen.jobs, REVERT), CreateJob(manifest))
+    actions = (*verdict.actions, *outdated(facts.seen.jobs, step), CreateJob(manifest))
     return replace(verdict, actions=actions, requeue_after=1)
 
 

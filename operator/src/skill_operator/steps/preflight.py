@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skill_contract.manifest import VersionRef
-from skill_operator.actions import Action, CreateJob
 from skill_operator.api import Phase, Reason
-from skill_operator.manifests.job import PREFLIGHT, promote_job
+from skill_operator.manifests.job import PREFLIGHT
 from skill_operator.manifests.serving import digest_in, version_uri
 from skill_operator.names import version_in
 from skill_operator.observed import StepJob, Target
-from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, why_waiting
+from skill_operator.steps.head import ask_store
 from skill_operator.steps.target import person_needed
 from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, published
 
@@ -27,15 +27,15 @@ def preflight(facts: Facts, target: Target) -> Verdict | None:
         return None
     job = facts.seen.job(PREFLIGHT)
     if job is None or job.deleting:
-        return _ask(facts, before, job)
+        return _ask(facts, before)
     said = answer(job)
     if said is None:
         waiting = why_waiting(job)
         return _looks_up(before, f": its Job cannot start: {waiting}" if waiting else "")
     if said.outcome is None:
-        return _ask(facts, before, job) if next_run(job, facts.now) <= facts.now else _unknown(facts, target, job, said)
+        return _ask(facts, before) if next_run(job, facts.now) <= facts.now else _unknown(facts, target, job, said)
     is_the_same = (said.outcome.version, said.outcome.digest) == (before.version, before.digest)
-    return None if is_the_same else _ask(facts, before, job)
+    return None if is_the_same else _ask(facts, before)
 
 
 def _version_before(facts: Facts, target: Target) -> VersionRef | None:
@@ -51,20 +51,10 @@ def _version_before(facts: Facts, target: Target) -> VersionRef | None:
     return VersionRef(version=version, digest=digest)
 
 
-def _ask(facts: Facts, before: VersionRef, job: StepJob | None) -> Verdict:
+def _ask(facts: Facts, before: VersionRef) -> Verdict:
     parent = facts.known.parent
     assert parent is not None, "published without a parent"
-    manifest = promote_job(
-        facts.update,
-        facts.spec,
-        facts.images,
-        version=before,
-        parent_digest=parent.digest,
-        step=PREFLIGHT,
-        run=job.run + 1 if job else 1,
-    )
-    actions: tuple[Action, ...] = (*outdated(facts.seen.jobs, PREFLIGHT), CreateJob(manifest))
-    return replace(_looks_up(before), actions=actions, requeue_after=1)
+    return ask_store(facts, PREFLIGHT, before, parent.digest, _looks_up(before))
 
 
 def _looks_up(before: VersionRef, more: str = "") -> Verdict:
