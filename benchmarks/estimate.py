@@ -15,11 +15,13 @@ import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from tests.smollm2 import smollm2
 
+from benchmarks.trainer.models import of_size
 from skill_contract.spec import Method
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.data import Record
@@ -73,15 +75,19 @@ SETTINGS = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
-    if (number := parser.parse_args().only) is not None:
-        print(json.dumps(measured(SETTINGS[number])))
+    parser.add_argument("--size", default="", help="random weights of this size instead, see benchmarks.trainer.models")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-output"), help="folder for these")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.only is not None:
+        print(json.dumps(measured(SETTINGS[options.only], of_size(smollm2(), options.size, options.out))))
         return 0
     columns = ("setting", "tokens at a time", "estimated, GB", "measured, GB", "estimate / measured")
     columns += ("a step, estimated, s", "measured, s", "estimate / measured")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     missed = 0
     for number, setting in enumerate(SETTINGS):
-        row = in_a_process(number)
+        row = in_a_process(number, options.size, options.out)
         share = row["estimated"] / row["measured"]
         missed += abs(share - 1) > LIMIT
         sizes = f"{row['estimated'] / 1e9:.2f} | {row['measured'] / 1e9:.2f}"
@@ -91,20 +97,20 @@ def main() -> int:
     return missed
 
 
-def in_a_process(number: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.estimate", "--only", str(number)]
+def in_a_process(number: int, size: str, out: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.estimate", "--only", str(number), "--size", size, "--out", str(out)]
     ended = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def measured(setting: Setting) -> dict[str, Any]:
-    """Returns peak and time of two steps in this process, and what was estimated for them."""
+def measured(setting: Setting, folder: Path) -> dict[str, Any]:
+    """Returns peak and time of two steps of the model in a folder, and what was estimated for them."""
     silence()
-    device, folder, method = compute_device(), smollm2(), Method.parse(setting.settings)
+    device, method = compute_device(), Method.parse(setting.settings)
     prepare()
-    model = LanguageModel.load(folder, device)
+    model = LanguageModel.load(folder, device, adapted=method.adaptation.adapter is not None)
     examples = make_examples(records(setting), method, model.tokens)
     shape, adapter = sizes(folder, method)
     at_once = Room.of(shape, method, adapter, gpu_bytes=gpu_bytes(device)).part_tokens

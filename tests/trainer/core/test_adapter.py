@@ -15,7 +15,7 @@ from skill_contract.manifest import Manifest
 from skill_contract.outcome import Result
 from skill_contract.spec import LoRA, Teacher, TeacherWeights
 from skill_store.repository import Repository
-from skill_trainer.adapter import AdapterSize
+from skill_trainer.adapter import AdapterSize, keep_narrow
 from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ModelInvalid
 from skill_trainer.inherited import MOST_RANK, has_adapters, inherit
@@ -25,7 +25,7 @@ from skill_trainer.model import LanguageModel, outline
 from skill_trainer.objective import make_objective
 from skill_trainer.steps.check import check
 from skill_trainer.teacher import make_teacher
-from tests.trainer.core.conftest import CPU, examples, method
+from tests.trainer.core.conftest import CPU, examples, method, stored_in_bf16
 
 SPEC = LoRA(rank=3, alpha=6)
 TOKENS = torch.tensor([list(range(5, 29))])
@@ -149,6 +149,51 @@ def test_merged_is_what_was_trained_and_a_plain_model(adapted, tiny_llama_dir, t
     again = LanguageModel.load(tmp_path / "version", CPU)
     assert again.named_parameters().keys() == LanguageModel.load(tiny_llama_dir, CPU).named_parameters().keys()
     assert torch.equal(logits(again), logits(adapted))
+
+
+@pytest.mark.parametrize("parent_in_bf16", [True, False])
+def test_what_is_kept_narrow_publishes_the_same_bytes(tiny_llama_dir, tmp_path, parent_in_bf16):
+    """Where the parent is stored so; a parent in fp32 would lose digits, which is why it is not kept so."""
+    parent = stored_in_bf16(tmp_path / "parent", tiny_llama_dir) if parent_in_bf16 else tiny_llama_dir
+    published = []
+    for narrow in (False, True):
+        model = LanguageModel.load(parent, CPU)
+        if narrow:
+            keep_narrow(model.network)
+        model.adapt(SPEC, seed=17)
+        stir(model, 1)
+        types = {name: weight.dtype for name, weight in model.named_parameters().items()}
+        assert {each for name, each in types.items() if "lora_" in name or "base_layer" not in name} == {torch.float32}
+        assert {each for name, each in types.items() if "base_layer" in name} == {
+            torch.bfloat16 if narrow else torch.float32
+        }
+        effective = {name: weight.clone() for name, weight in model.effective_weights()}
+        assert {weight.dtype for weight in effective.values()} == {torch.float32}
+        model.round_to_stored(parent)
+        model.save(tmp_path / str(narrow), parent)
+        published.append((effective, (tmp_path / str(narrow) / "model.safetensors").read_bytes()))
+    (one, bytes_of_one), (other, bytes_of_other) = published
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items()) == parent_in_bf16
+    assert (bytes_of_one == bytes_of_other) == parent_in_bf16
+
+
+def test_on_a_gpu_what_lies_beside_an_adapter_is_half_as_large_where_it_is_stored_so(tiny_llama_dir, tmp_path):
+    in_fp32, in_bf16 = (
+        Shape.of(outline(folder)) for folder in (tiny_llama_dir, stored_in_bf16(tmp_path / "bf16", tiny_llama_dir))
+    )
+    size = AdapterSize.of(outline(tiny_llama_dir), SPEC)
+    assert (in_fp32.narrow, in_bf16.narrow) == (0, size.adapted)
+    part, settings = Part(100, 0, 100, 50), method(adaptation={"type": "LoRA"})
+    wide, narrow = (
+        estimate_memory(shape, part, method=settings, adapter=size, gpu=True) for shape in (in_fp32, in_bf16)
+    )
+    assert wide.state - narrow.state == 2 * size.adapted
+    assert wide.copies - narrow.copies == wide.answers - narrow.answers == 2 * size.adapted
+    for adapter, gpu in ((size, False), (None, True)):
+        one, other = (
+            estimate_memory(shape, part, method=settings, adapter=adapter, gpu=gpu) for shape in (in_fp32, in_bf16)
+        )
+        assert one == other
 
 
 def test_frozen_teacher_is_the_parent_without_a_copy(adapted, tiny_llama_dir):

@@ -25,7 +25,7 @@ class Attempt:
     """One process's life: a model from the parent's folder, restored from a checkpoint where there is one."""
 
     def __init__(self, parent, settings, folder, resume=None, device=CPU):
-        self.model = LanguageModel.load(parent, device)
+        self.model = LanguageModel.load(parent, device, adapted=settings.adaptation.adapter is not None)
         if settings.adaptation.adapter:
             self.model.adapt(settings.adaptation.adapter, settings.seed)
         self.settings, self.folder, self.resume = settings, folder, resume

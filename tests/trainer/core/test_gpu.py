@@ -200,6 +200,19 @@ def test_the_whole_step_publishes_what_a_cpu_can_serve(config, run_train, tiny_l
     assert all(answer.tokens for answer in greedy(LanguageModel.load(published, CPU), prompts, max_new_tokens=8))
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if name.startswith("lora")])
+def test_what_lies_beside_an_adapter_stays_as_narrow_as_it_is_stored(tiny_llama_dir, tmp_path, monkeypatch, name):
+    """Half of the memory, and the same bytes as from weights in fp32."""
+    parent = stored_in_bf16(tmp_path / "parent", tiny_llama_dir)
+    narrow = Attempt(parent, METHODS[name], tmp_path / "narrow", device=GPU)
+    types = {weight.dtype for weight_name, weight in narrow.model.named_parameters().items() if "base" in weight_name}
+    assert types == {torch.bfloat16}
+    monkeypatch.setattr("skill_trainer.model.keep_narrow", lambda _: None)
+    wide = Attempt(parent, METHODS[name], tmp_path / "wide", device=GPU)
+    assert {weight.dtype for weight in wide.model.parameters()} == {torch.float32}
+    assert narrow.run() == wide.run()
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_resuming_gives_the_same_bytes(tiny_llama_dir, tmp_path, name):
     settings = METHODS[name]

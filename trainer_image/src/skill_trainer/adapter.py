@@ -70,6 +70,8 @@ class Adapter:
         draw = generator(seed, "adapter", 0)
         with torch.no_grad():
             for layer in self._layers.values():
+                for factor in (layer.lora_A[NAME], layer.lora_B[NAME]):
+                    factor.float()  # PEFT gives it the type of the weights beside it
                 a, b = _factors(layer)
                 bound = a.shape[1] ** -0.5  # as PEFT and torch.nn.Linear draw it
                 a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=draw))
@@ -105,7 +107,10 @@ class Adapter:
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Adds the update to the weights, in fp32, and makes the network a plain one again; once."""
+        """Adds the update to the weights, in fp32, and makes the network a plain one again; once.
+
+        What was kept narrow is rounded to its type again.
+        """
         if self._merged:
             return
         for name, layer in self._layers.items():
@@ -128,6 +133,19 @@ class Adapter:
         config.save_pretrained(str(folder))
 
 
+def keep_narrow(network: Any) -> None:
+    """Keeps in bf16, as they are stored, all matrices that an adapter leaves as they are; the head's is the loss's."""
+    for layer in _linear(network).values():
+        layer.weight.data = layer.weight.data.to(torch.bfloat16)
+
+
+def num_narrow(network: Any) -> int:
+    """Returns how many weights `keep_narrow` keeps so, of a network that is stored in bf16; 0 for any other."""
+    if network.config.dtype is not torch.bfloat16:
+        return 0
+    return sum(layer.weight.numel() for layer in _linear(network).values())
+
+
 def target_layers(network: Any, wanted: Sequence[str]) -> Mapping[str, nn.Linear]:
     """Returns the layers that get an adapter, by name, in the network's order.
 
@@ -138,10 +156,7 @@ def target_layers(network: Any, wanted: Sequence[str]) -> Mapping[str, nn.Linear
     Raises:
         ConfigInvalid: for a name that no such layer has.
     """
-    head = network.get_output_embeddings()
-    linear = {
-        name: module for name, module in network.named_modules() if isinstance(module, nn.Linear) and module is not head
-    }
+    linear = _linear(network)
     if tuple(wanted) == ALL_LINEAR and linear:
         return linear
     for one in wanted:
@@ -152,6 +167,14 @@ def target_layers(network: Any, wanted: Sequence[str]) -> Mapping[str, nn.Linear
                 f"its output head: write all-linear alone, or some of what it has: {kinds}"
             )
     return {name: module for name, module in linear.items() if any(_is_named(name, one) for one in wanted)}
+
+
+def _linear(network: Any) -> dict[str, nn.Linear]:
+    """Returns all linear layers but the output head, by name, in the network's order."""
+    head = network.get_output_embeddings()
+    return {
+        name: module for name, module in network.named_modules() if isinstance(module, nn.Linear) and module is not head
+    }
 
 
 def _is_named(name: str, wanted: str) -> bool:

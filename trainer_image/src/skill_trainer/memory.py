@@ -3,7 +3,7 @@
 Full fine-tuning keeps, in fp32, weights, gradients, two moments of AdamW and, for SDFT, the teacher: 20 bytes a weight.
 With an adapter that is true of the adapter's few numbers; of the weights beside it there is one copy, and of those that
 have an adapter a second one for an averaged teacher. On a GPU products take copies in bf16, which autograd keeps until
-the way back.
+the way back; but for matrices beside an adapter that are stored in bf16, which stay so.
 
 Several processes share the state out (FSDP), but an adapter's. What multiplies is whole in each of them all the same:
 the copies; embeddings and heads of both models for the length of a pass; the student while it answers; and both models
@@ -20,7 +20,7 @@ from math import ceil
 from typing import Any, Self
 
 from skill_contract.spec import Method, TeacherWeights
-from skill_trainer.adapter import AdapterSize
+from skill_trainer.adapter import AdapterSize, num_narrow
 from skill_trainer.divergence import CHUNK_ROWS
 from skill_trainer.loop import PART_TOKENS, tokens_beside
 from skill_trainer.model import blocks
@@ -57,6 +57,8 @@ class Shape:
     vocabulary: int
     cached: int
     """Numbers that are kept of a token while an answer is made."""
+    narrow: int = 0
+    """Weights that stay in bf16 on a GPU when an adapter is trained beside them."""
 
     @classmethod
     def of(cls, network: Any) -> Shape:
@@ -74,6 +76,7 @@ class Shape:
             inner_width=inner_width if isinstance(inner_width, int) else 4 * head.shape[1],
             vocabulary=head.shape[0],
             cached=cached_numbers(network),
+            narrow=num_narrow(network),
         )
 
 
@@ -187,15 +190,16 @@ def estimate_memory(
     trained = adapter.trained if adapter else shape.num_parameters
     models = 2 if method.type == "SDFT" else 1
     layer = (shape.num_parameters - shape.outside) // shape.layers
+    narrow = shape.narrow if adapter and gpu else 0
     return Memory(
-        state=FP32 * (state_numbers(shape, method, adapter)[0] - trained) // spread,
+        state=(FP32 * (state_numbers(shape, method, adapter)[0] - trained) - (FP32 - BF16) * narrow) // spread,
         gradients=FP32 * trained // spread,
-        copies=BF16 * shape.products if gpu else 0,
+        copies=BF16 * (shape.products - narrow) if gpu else 0,
         activations=int(part.student_tokens * kept),
         later_activations=int(part.later_tokens * kept),
         # Student, teacher, probabilities, gradient and scratch of one chunk; the head's gradient, twice on its way.
         loss=6 * min(part.rows, CHUNK_ROWS) * shape.vocabulary * FP32 + 2 * head,
-        answers=_answers(shape, part, ceil(method.batch_size / processes), gpu=gpu, room=room),
+        answers=_answers(shape, part, ceil(method.batch_size / processes), gpu=gpu, room=room, narrow=narrow),
         # One that computes, one that is fetched meanwhile, a gradient on its way.
         gathered=0 if spread == 1 else FP32 * (models * shape.outside + 3 * layer),
         whole=0 if spread == 1 else FP32 * (shape.num_parameters + (models - 1) * shape.outside),
@@ -204,12 +208,12 @@ def estimate_memory(
     )
 
 
-def _answers(shape: Shape, part: Part, sampled: int, *, gpu: bool, room: int | None) -> int:
+def _answers(shape: Shape, part: Part, sampled: int, *, gpu: bool, room: int | None, narrow: int) -> int:
     """Returns the bytes of making answers, of which so many are sampled by a process in a step."""
     device, number = ("cuda", BF16) if gpu else ("cpu", FP32)
     one = answer_bytes(shape.cached * number, shape.vocabulary, part.prompt, part.answer)
     most = max(one, ROOM[device] if room is None else room)
-    return number * shape.products + min(one * max(sampled, BATCH_ROWS), most)
+    return number * (shape.products - narrow) + min(one * max(sampled, BATCH_ROWS), most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +244,7 @@ class Room:
         free = USABLE * gpu_bytes - needed.state
         beside = free - needed.gradients - needed.copies - needed.gathered - needed.loss
         tokens = beside / _kept_of_a_token(shape, adapted=adapter is not None, gpu=True)
-        answers = free - needed.whole - BF16 * shape.products
+        answers = free - needed.whole - needed.copies
         return cls(max(1, min(PART_TOKENS["cuda"], int(tokens))), max(0, min(ROOM["cuda"], int(answers))))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicLayer
 
 from skill_contract.spec import LoRA
-from skill_trainer.adapter import Adapter
+from skill_trainer.adapter import Adapter, keep_narrow
 from skill_trainer.chat_template import closing_first, faults_of_the_template
 from skill_trainer.decoding_weights import logits
 from skill_trainer.device import keep_order_if_possible, precision
@@ -31,7 +31,7 @@ from skill_trainer.divergence import Head
 from skill_trainer.errors import FormatMismatch, ModelInvalid
 from skill_trainer.packing import NO_MASK, PACKED, FixedCache, GrowingCache, Packing, common_prefix, take_rows
 from skill_trainer.saving import save
-from skill_trainer.stored_weights import stored_dtype
+from skill_trainer.stored_weights import require_whole, stored_dtype
 
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 MIN_SAVED = 64
@@ -101,7 +101,10 @@ class ChatTokenizer:
 
 
 class LanguageModel:
-    """A causal language model with fp32 weights. Dropout is always off: nothing is pulled towards its own noise."""
+    """A causal language model with fp32 weights, but for what `load` may leave in bf16 on a GPU.
+
+    Dropout is always off: nothing is pulled towards its own noise.
+    """
 
     def __init__(self, network: Any, tokens: ChatTokenizer, adapter: Adapter | None = None) -> None:
         self.network = network.eval()
@@ -118,8 +121,14 @@ class LanguageModel:
         """Bytes of answers that may be made at the same time; None: as many as `rollout` allows anyone."""
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, arguments: Mapping[str, Any] | None = None) -> Self:
+    def load(
+        cls, folder: Path, device: torch.device, arguments: Mapping[str, Any] | None = None, *, adapted: bool = False
+    ) -> Self:
         """Returns the model in `folder` on a device, with arguments for its chat template.
+
+        Args:
+            adapted: it will be trained by an adapter alone. Matrices that are stored in bf16 stay so on a GPU, whose
+                products are bf16 anyway: the same numbers in half the memory, and no copies of them.
 
         Raises:
             ModelInvalid: for pickled weights, custom code, no chat template, weights that are not exactly the model's,
@@ -139,15 +148,18 @@ class LanguageModel:
             raise ModelInvalid(
                 f"{folder}: is no causal language model that can be loaded ({_first_line(error)})"
             ) from error
-        _require_whole(folder, type(network).__name__, loaded)
+        require_whole(folder, type(network).__name__, loaded)
+        _pack_if_possible(network)
+        model = cls(network, tokens)
+        model._require_plain_head()
+        if adapted and device.type == "cuda" and stored_dtype(folder) is torch.bfloat16:
+            keep_narrow(network)
         for parameter in network.parameters():
             # Memory of our own: what maps a file may be aligned differently, and then products round differently.
             parameter.data = parameter.data.to(device, copy=True)
-        _pack_if_possible(network)
-        model = cls(network.to(device), tokens)
+        network.to(device)
         if device.type == "cuda":
             keep_order_if_possible(model.rehearse)
-        model._require_plain_head()
         return model
 
     @classmethod
@@ -361,24 +373,6 @@ def _pack_if_possible(network: Any) -> None:
 
 def _attention(network: Any) -> str:
     return network.config._attn_implementation  # noqa: SLF001 - the library sets it by a method, and has none to ask
-
-
-def _require_whole(folder: Path, kind: str, loaded: Mapping[str, Collection[Any]]) -> None:
-    """Missing weights would be random numbers, and unknown ones would be missing from the published version."""
-    # Of another shape: (name, shape in the file, shape in the model).
-    missing = sorted([*loaded["missing_keys"], *(str(each[0]) for each in loaded["mismatched_keys"])])
-    if missing:
-        raise ModelInvalid(
-            f"{folder}: lacks {_some(missing)}, or has it in another shape than config.json says: save the model whole"
-        )
-    if unknown := sorted(loaded["unexpected_keys"]):
-        raise ModelInvalid(
-            f"{folder}: has {_some(unknown)}, which {kind} does not know and would lose: remove it first"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more weights"
 
 
 def _end_of_turn(folder: Path, tokenizer: Any) -> tuple[int, ...]:

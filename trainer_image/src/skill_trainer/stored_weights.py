@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -43,6 +44,24 @@ def stored_types(file: BinaryIO, name: str) -> frozenset[str]:
     if not all(isinstance(each, str) and len(each) < 16 for each in types):
         raise _bad(name, "its types are no names")
     return types
+
+
+def require_whole(folder: Path, kind: str, loaded: Mapping[str, Collection[Any]]) -> None:
+    """Missing weights would be random numbers, and unknown ones would be missing from the published version."""
+    # Of another shape: (name, shape in the file, shape in the model).
+    missing = sorted([*loaded["missing_keys"], *(str(each[0]) for each in loaded["mismatched_keys"])])
+    if missing:
+        raise ModelInvalid(
+            f"{folder}: lacks {_some(missing)}, or has it in another shape than config.json says: save the model whole"
+        )
+    if unknown := sorted(loaded["unexpected_keys"]):
+        raise ModelInvalid(
+            f"{folder}: has {_some(unknown)}, which {kind} does not know and would lose: remove it first"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more weights"
 
 
 def _bad(name: str, why: str) -> ModelInvalid:

@@ -69,7 +69,8 @@ def train_step(work: Workplace) -> Outcome:
 def _train(work: Workplace) -> Outcome:
     ground = work.crew.on_each_machine(lambda: prepare(work))
     method = work.config.method
-    model = LanguageModel.load(ground.parent, work.device, method.chat_template_arguments)
+    adapted = method.adaptation.adapter is not None
+    model = LanguageModel.load(ground.parent, work.device, method.chat_template_arguments, adapted=adapted)
     curriculum = make_curriculum(ground.inputs, work.config, model.tokens)
     require_questions_fit(ground.suites, work.config, ground.inputs, model.tokens)
     data = data_facts(ground.inputs, ground.suites, curriculum, model.tokens)
