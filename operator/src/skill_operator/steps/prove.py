@@ -197,8 +197,10 @@ def _addresses(facts: Facts, pods: tuple[ServingPod, ...]) -> tuple[Pod, ...]:
     if serving is None:
         return ()
     ordered = sorted((pod for pod in pods if pod.answers), key=lambda pod: pod.name)
-    return tuple(Pod(name=pod.name, url=f"http://{_host(pod.ip)}:{serving.port}") for pod in ordered)
+    return tuple(Pod(name=pod.name, url=_url(pod, serving.port)) for pod in ordered)
 
 
-def _host(ip: str) -> str:
-    return f"[{ip}]" if ":" in ip else ip
+def _url(pod: ServingPod, port: int) -> str:
+    scheme = "https" if port in pod.tls_ports else "http"
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    return f"{scheme}://{host}:{port}"
