@@ -1,7 +1,8 @@
-"""The analysis of a candidate by a real Prometheus: the example's own queries, on the series of a served model."""
+"""The analysis of a candidate by a real Prometheus: the documents' own queries, on the series of a served model."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,16 +24,19 @@ from tests.operator.sim import Sim
 
 pytestmark = pytest.mark.alerts
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples/full.yaml"
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLE, PAGE = DOCS / "examples/full.yaml", DOCS / "serving.md"
 OLD, NEW = ("support-llm-0", "support-llm-1"), ("support-llm-7d5f-a", "support-llm-7d5f-b")
 EVERY, ROLLED_AGO, BEGAN_AGO = 10, 400, 1200
 """Seconds: between samples; since the pods changed; since the first sample."""
+HISTOGRAMS = ("vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds")
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0)
-BEFORE = {"per_second": 2.0, "errors": 0.01, "seconds": 0.2}
+BEFORE = {"per_second": 2.0, "errors": 0.01, "seconds": 0.2, "cut": 0.02}
 SCENES = {
     "as-before": BEFORE,
     "errors": BEFORE | {"errors": 0.2},
     "slow": BEFORE | {"seconds": 0.9},
+    "endless": BEFORE | {"cut": 0.3},
     "idle": BEFORE | {"per_second": 0.02},
     "gone": {},
 }
@@ -40,16 +44,23 @@ SCENES = {
 
 
 def _pod(namespace: str, pod: str, scene: dict[str, float], since: float, until: float) -> Iterator[str]:
-    """Yields an engine's series as samples: (metric, line)."""
+    """Yields vLLM's series as lines.
+
+    Source: vLLM, docs/design/metrics.md: status codes in groups; `finished_reason` of requests.
+    """
     labels = f'namespace="{namespace}",pod="{pod}"'
+    asked = f'{labels},handler="/v1/chat/completions",method="POST"'
     for step in range(int((until - since) / EVERY) + 1):
         at, requests = since + step * EVERY, step * EVERY * scene["per_second"]
-        for status, share in (("200", 1 - scene["errors"]), ("500", scene["errors"])):
-            yield f'http_requests_total{{{labels},status="{status}"}} {requests * share} {at:.0f}'
+        for status, share in (("2xx", 1 - scene["errors"]), ("5xx", scene["errors"])):
+            yield f'http_requests_total{{{asked},status="{status}"}} {requests * share} {at:.0f}'
+        for reason, share in (("stop", 1 - scene["cut"]), ("length", scene["cut"])):
+            yield f'vllm:request_success_total{{{labels},finished_reason="{reason}"}} {requests * share} {at:.0f}'
         for bound in (*BUCKETS, float("inf")):
             le = "+Inf" if bound == float("inf") else f"{bound}"
             count = requests if bound >= scene["seconds"] else 0
-            yield f'vllm:time_to_first_token_seconds_bucket{{{labels},le="{le}"}} {count} {at:.0f}'
+            for histogram in HISTOGRAMS:
+                yield f'{histogram}_bucket{{{labels},le="{le}"}} {count} {at:.0f}'
 
 
 def _history(now: float) -> str:
@@ -59,9 +70,9 @@ def _history(now: float) -> str:
             lines += _pod(namespace, pod, BEFORE, now - BEGAN_AGO, now - ROLLED_AGO)
         for pod in NEW if scene else ():
             lines += _pod(namespace, pod, scene, now - ROLLED_AGO, now)
-    families: dict[str, list[str]] = {"http_requests_total": [], "vllm:time_to_first_token_seconds_bucket": []}
+    families: dict[str, list[str]] = {}
     for line in lines:
-        families[line.partition("{")[0]].append(line)
+        families.setdefault(line.partition("{")[0], []).append(line)
     return "\n".join([*(line for family in families.values() for line in family), "# EOF", ""])
 
 
@@ -75,11 +86,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url
 
 
-def soaking(namespace: str) -> Sim:
-    """All pods on the candidate, as long ago as their series say."""
+def of_example() -> Any:
     (spec,) = [d["spec"] for d in yaml.safe_load_all(EXAMPLE.read_text()) if d["kind"] == "SkillUpdate"]
+    return spec["serving"]["analysis"]
+
+
+def of_page() -> Any:
+    """The lines for vLLM, to be pasted."""
+    (block,) = re.findall(r"```yaml\n(  serving:.*?)```", PAGE.read_text(), re.DOTALL)
+    return yaml.safe_load(block)["serving"]["analysis"]
+
+
+def soaking(namespace: str, analysis: Any = None) -> Sim:
+    """All pods on the candidate, as long ago as their series say."""
     body = raw.update(metadata={"namespace": namespace})
-    body["spec"]["serving"] |= {"analysis": spec["serving"]["analysis"], "soakSeconds": 600}
+    body["spec"]["serving"] |= {"analysis": analysis or of_example(), "soakSeconds": 600}
     sim = Sim(body, raw.deployment(weights=PREVIOUS, namespace=namespace))
     sim.now = time.time() - ROLLED_AGO - 1
     sim.until_published()
@@ -120,6 +141,27 @@ async def test_example_tells_a_worse_candidate_from_one_like_before(
     values = {measured.name: measured for measured in seen.metrics}
     assert values["error-rate"].previous == pytest.approx(BEFORE["errors"], rel=0.01)
     assert values["first-token-p95"].previous == pytest.approx(0.2425, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "result", "words"),
+    [
+        ("as-before", "Passed", "4 metrics are within their limits"),
+        ("errors", "Failed", "error-rate: 0.2 is above max 0.05"),
+        ("slow", "Failed", "first-token-p95: "),
+        ("endless", "Failed", "cut-off: "),
+        ("idle", "Inconclusive", "too few samples of the candidate"),
+    ],
+)
+async def test_lines_to_paste_tell_a_worse_candidate_from_one_like_before(
+    server: str, namespace: str, result: str, words: str
+):
+    seen = await look(soaking(namespace, of_page()), server)
+    assert (seen.result, words in seen.message) == (result, True), seen
+    before = {measured.name: measured.previous for measured in seen.metrics}
+    assert before == pytest.approx(
+        {"error-rate": 0.01, "cut-off": 0.02, "first-token-p95": 0.2425, "token-p95": 0.2425}, rel=0.01
+    )
 
 
 async def test_candidate_that_fails_twice_is_rolled_back(server: str):

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from skill_contract.evaluation import Comparison, Evaluation, Verdict
-from skill_contract.manifest import FetchMessage
+from skill_contract.manifest import FetchMessage, VersionRef
 from skill_contract.outcome import Outcome, Result
 from skill_contract.step import Step
 from skill_operator.actions import Place
@@ -88,6 +88,13 @@ def outcome(step: Step, result: Result = Result.SUCCEEDED, reason: str = "", mes
         digest=digest if good else "",
         evaluation=evaluation() if step is Step.TRAIN else None,
     )
+
+
+def adopted() -> Outcome:
+    """The last word of a check that has found the child, published and not promoted."""
+    child = VersionRef(version=CHILD[0], digest=CHILD[1])
+    checked = outcome(Step.CHECK, reason="Adopted", message=f"{child.version} was made from the same: it is adopted")
+    return checked.model_copy(update={"published": child, "evaluation": evaluation()})
 
 
 def pod_status(*, phase: str = "Running", **container: Any) -> Raw:

@@ -15,8 +15,8 @@ from skill_operator.actions import (
 from skill_operator.api import Reason
 from skill_operator.conditions import is_settled
 from tests.operator import raw
-from tests.operator.raw import PARENT
-from tests.operator.seen import assert_failed, neighbour, truth, why
+from tests.operator.raw import CANDIDATE, CHILD, PARENT, PREVIOUS
+from tests.operator.seen import assert_failed, neighbour, promote_config, truth, why
 from tests.operator.sim import Sim
 
 
@@ -108,6 +108,48 @@ def test_update_that_is_in_the_lineage_already_is_done_without_training():
     assert (sim.status.phase, why(sim)[0]) == ("Succeeded", "AlreadyApplied")
     assert not sim.has_job("train")
     assert is_settled(sim.body)
+
+
+def test_version_that_was_published_of_the_very_same_is_rolled_out_without_training():
+    """The record of who made it went with a cluster, say; its gates were passed there."""
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.settle()
+    sim.finish("check", raw.adopted())
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("RollingOut", CANDIDATE)
+    assert sim.status.parent is not None
+    assert (sim.status.parent.digest, sim.status.evaluation) == (PARENT[1], raw.evaluation())
+    assert why(sim, "Checked") == ("Adopted", f"{CHILD[0]} was made from the same: it is adopted")
+    milestones = {"Trained": "Adopted", "Evaluated": "GatesPassed", "Published": "Adopted"}
+    assert {kind: why(sim, kind)[0] for kind in milestones} == milestones
+    sim.roll()
+    sim.settle()
+    sim.now += 31
+    sim.settle()
+    assert promote_config(sim).parent_digest == PARENT[1]
+    sim.finish("promote")
+    sim.settle()
+    assert (sim.status.phase, sim.status.training, sim.status.gpu_seconds) == ("Succeeded", None, None)
+    assert not sim.has_job("train")
+
+
+def test_adopted_version_is_approved_by_whoever_asks_for_it_now():
+    sim = Sim(raw.update(gates={"approval": "Manual"}), raw.deployment(weights=PREVIOUS))
+    sim.settle()
+    sim.finish("check", raw.adopted())
+    sim.settle()
+    assert (sim.status.phase, sim.annotation) == ("AwaitingApproval", PREVIOUS)
+
+
+def test_adopted_version_of_which_another_update_has_moved_the_head_away_is_not_rolled_out():
+    sim = Sim(deployment=raw.deployment(weights=PREVIOUS))
+    sim.settle()
+    later = "2040-01-01T00:00:00Z"
+    sim.neighbours = (neighbour(stands_aside=True, promoted_from=PARENT[1], promoted_at=later),)
+    sim.finish("check", raw.adopted())
+    sim.settle()
+    assert_failed(sim, "Failed", "HeadMoved")
+    assert sim.annotation == PREVIOUS
 
 
 @pytest.mark.parametrize(

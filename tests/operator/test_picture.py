@@ -62,6 +62,26 @@ def applied() -> Sim:
     return _end(sim, "check", reason="AlreadyApplied")
 
 
+def _adopted(deployment: raw.Raw | None = None, **spec: object) -> Sim:
+    sim = Sim(raw.update(serving=deployment is not None, **spec), deployment)
+    sim.settle()
+    sim.finish("check", raw.adopted())
+    sim.settle()
+    return sim
+
+
+def adopted_and_served() -> Sim:
+    return _adopted(raw.deployment(weights=PREVIOUS))
+
+
+def adopted_and_published() -> Sim:
+    return _adopted()
+
+
+def adopted_and_unapproved() -> Sim:
+    return _adopted(gates={"approval": "Manual"})
+
+
 def out_of_memory() -> Sim:
     sim = trained()
     sim.settle()
@@ -237,10 +257,11 @@ def superseded_in_the_soak() -> Sim:
 
 
 STORIES: tuple[Story, ...] = (
-    unreadable, in_line, applied, out_of_memory, without_gain, rejected, lost_while_evaluating, in_kueue, published,
-    too_late, approved_and_served, approved_and_published, overtaken, reverted, revert_refused, pod_lost_in_the_soak,
-    rolled_back, held_for_a_person, refused_in_the_soak, annotation_of_another, taken_back_while_rolling,
-    taken_back_in_the_soak, superseded_in_the_soak,
+    unreadable, in_line, applied, adopted_and_served, adopted_and_published, adopted_and_unapproved, out_of_memory,
+    without_gain, rejected, lost_while_evaluating, in_kueue, published, too_late, approved_and_served,
+    approved_and_published, overtaken, reverted, revert_refused, pod_lost_in_the_soak, rolled_back, held_for_a_person,
+    refused_in_the_soak, annotation_of_another, taken_back_while_rolling, taken_back_in_the_soak,
+    superseded_in_the_soak,
 )  # fmt: skip
 
 

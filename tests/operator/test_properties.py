@@ -42,6 +42,11 @@ def _crash(step: Step, code: int, *, over: bool) -> Event:
     return event
 
 
+def _adopt(sim: Sim) -> None:
+    if sim.has_job("check") and not sim.job("check")["status"].get("conditions"):
+        sim.finish("check", raw.adopted())
+
+
 def _lose_pods(sim: Sim) -> None:
     sim.pods.clear()
 
@@ -105,6 +110,7 @@ def _erase(sim: Sim) -> None:
 EVENTS: dict[str, Event] = {
     "check ends well": _finish(Step.CHECK, Result.SUCCEEDED, ""),
     "already applied": _finish(Step.CHECK, Result.SUCCEEDED, "AlreadyApplied"),
+    "adopted": _adopt,
     "training ends well": _finish(Step.TRAIN, Result.SUCCEEDED, ""),
     "training is rejected": _finish(Step.TRAIN, Result.REJECTED, "SkillForgotten"),
     "promotion ends well": _finish(Step.PROMOTE, Result.SUCCEEDED, ""),

@@ -64,6 +64,25 @@ def test_message_that_is_no_document_is_no_proof(message: str):
     assert seen.pods[0].fetch is None
 
 
+@pytest.mark.parametrize(
+    ("containers", "ports"),
+    [
+        ([{"readinessProbe": {"httpGet": {"scheme": "HTTPS", "port": 8000}}}], {8000}),
+        ([{"ports": [{"name": "api", "containerPort": 8443}],
+           "livenessProbe": {"httpGet": {"scheme": "HTTPS", "port": "api"}}}], {8443}),
+        ([{}, {"startupProbe": {"httpGet": {"scheme": "HTTPS", "port": 8443}}}], {8443}),
+        ([{"readinessProbe": {"httpGet": {"scheme": "HTTP", "port": 8000}}}], set()),
+        ([{"readinessProbe": {"httpGet": {"scheme": "HTTPS", "port": "gone"}}}], set()),
+        ([{"readinessProbe": {"tcpSocket": {"port": 8000}}}], set()),
+    ],
+    ids=["number", "name", "proxy beside it", "plain", "no such name", "no HTTP"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_ports_that_the_kubelet_asks_over_tls_end_tls(kind: str, containers: list[raw.Raw], ports: set[int]):
+    pod = raw.serving_pod(0, CANDIDATE, raw.serving_status("")) | {"spec": {kind: containers}}
+    assert read(raw.deployment(), [pod]).pods[0].tls_ports == ports
+
+
 def test_pods_of_a_job_come_newest_first_and_strangers_not_at_all():
     job = {
         "metadata": {"name": "j", "uid": "job", "labels": {"sdft.dev/step": "train", "sdft.dev/run": "2"}},

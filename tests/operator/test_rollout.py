@@ -53,6 +53,18 @@ def test_straight_rollout_ends_promoted_and_lets_go():
     assert is_settled(sim.body)
 
 
+def test_pods_are_asked_as_their_probes_ask_them():
+    """Each by its own: a template may change meanwhile. What another port speaks says nothing."""
+    sim = served()
+    sim.until_rolled()
+    for pod, port in zip(sim.serving, (8000, 9000), strict=True):
+        probe = {"httpGet": {"scheme": "HTTPS", "port": port}}
+        pod["spec"] = {"containers": [{"name": "server", "readinessProbe": probe}]}
+    sim.now += 31
+    sim.settle()
+    assert [pod.url for pod in promote_config(sim).pods] == ["https://127.0.0.1:8000", "http://127.0.0.1:8000"]
+
+
 def test_old_pods_do_not_count_as_served():
     sim = served()
     sim.until_published()

@@ -83,7 +83,7 @@ class Engine:
         with Server(("127.0.0.1", 0), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
-            self.url = f"http://127.0.0.1:{server.server_port}"
+            self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{server.server_port}"
             try:
                 yield self
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from skill_contract.step import Pod, PromoteConfig, Retention, UpdateIdentity
 from skill_store.promote import promote
 from skill_store.prove import prove
 from skill_store.repository import Repository
+from tests.cluster.pki import Authority
 from tests.store.conftest import Cli, golden, publish_child
 from tests.store.engine import Engine, candidate, parent
 
@@ -142,6 +144,22 @@ def test_the_key_of_an_engine_comes_from_the_environment(repository: Repository,
         code, outcome = run(document)
         assert (code, outcome.reason, repository.head().ref == child) == (1, "EngineUnreachable", False)
         code, outcome = run(document, ENGINE_API_KEY="s3cret\n")
+    assert (code, outcome.reason, repository.head().ref) == (0, "Promoted", child)
+
+
+def test_whom_an_engine_has_to_show_itself_to_be_comes_from_the_environment(
+    repository: Repository, child: VersionRef, run: Run, tmp_path: Path
+):
+    authority = Authority.create(tmp_path / "authority")
+    pair = authority.issue("engine", "engine", hosts=["support-llm.team.svc"])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    given = {"ENGINE_API_KEY": "s3cret", "ENGINE_CA": authority.pair.certificate.read_text()}
+    with Engine(candidate, key="s3cret", tls=tls).serve() as engine:
+        document = config(repository, child, engine.url).dump_json()
+        code, outcome = run(document, **given, ENGINE_NAME="other.team.svc")
+        assert (code, outcome.reason, repository.head().ref == child) == (1, "EngineUnreachable", False)
+        code, outcome = run(document, **given, ENGINE_NAME="support-llm.team.svc\n")
     assert (code, outcome.reason, repository.head().ref) == (0, "Promoted", child)
 
 

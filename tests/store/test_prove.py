@@ -13,7 +13,7 @@ from skill_contract.manifest import Golden, GoldenSet, ToolCall
 from skill_contract.step import Pod
 from skill_store import prove as module
 from skill_store.proof import backwards
-from skill_store.prove import EngineRefused, EngineUnreachable, prove
+from skill_store.prove import Access, EngineRefused, EngineUnreachable, prove
 from tests.cluster.pki import Authority
 from tests.seaweedfs import free_ports
 from tests.store.conftest import golden
@@ -115,7 +115,7 @@ def test_an_engine_that_stays_broken_is_unreachable():
 
 def test_an_engine_behind_a_key_is_asked_with_it():
     with Engine(candidate, key="s3cret").serve() as engine:
-        assert prove([Pod(name="a", url=engine.url)], golden(2), key="s3cret")[0].proved
+        assert prove([Pod(name="a", url=engine.url)], golden(2), access=Access(key="s3cret"))[0].proved
 
 
 @pytest.mark.parametrize("model", ["", "/weights"], ids=["when it lists its models", "when it is asked"])
@@ -125,7 +125,7 @@ def test_an_engine_that_wants_another_key_is_not_the_candidate_s_fault(model: st
         Engine(candidate, key="s3cret").serve() as engine,
         pytest.raises(EngineUnreachable, match=r"pod a does not let.*HTTP 401.*ENGINE_API_KEY") as failed,
     ):
-        prove([Pod(name="a", url=engine.url)], golden(2), model=model, key=key)
+        prove([Pod(name="a", url=engine.url)], golden(2), model=model, access=Access(key=key))
     assert "another" not in failed.value.message
     assert failed.value.retriable
 
@@ -135,15 +135,78 @@ def test_an_engine_that_wants_another_key_is_not_the_candidate_s_fault(model: st
     [b"", b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"],
     ids=["hangs up", "says so"],
 )
-def test_an_engine_that_speaks_tls_is_told_at_once(tmp_path: Path, to_plain: bytes):
-    pair = Authority.create(tmp_path).issue("engine", "engine", hosts=["127.0.0.1"])
+def test_an_engine_that_speaks_tls_and_was_not_said_to_is_told_at_once(authority: Authority, to_plain: bytes):
+    with (
+        Engine(candidate, tls=speaks_tls(authority), to_plain=to_plain).serve() as engine,
+        pytest.raises(EngineUnreachable, match=r"pod a speaks TLS.*scheme: HTTPS.*readinessProbe"),
+    ):
+        prove([Pod(name="a", url=engine.url.replace("https:", "http:"))], golden(2))
+
+
+# -- TLS ------------------------------------------------------------------------------------------------------------
+
+SERVICE = "support-llm.team.svc"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority.create(tmp_path / "own")
+
+
+def speaks_tls(authority: Authority, *hosts: str) -> ssl.SSLContext:
+    """What a server with a certificate for these hosts answers by."""
+    pair = authority.issue("engine", "engine", hosts=hosts or [SERVICE])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
+    return context
+
+
+@pytest.mark.parametrize("name", [SERVICE, "127.0.0.1"])
+def test_an_engine_that_shows_who_it_is_gets_the_key(authority: Authority, name: str):
+    """By the name of its Service, which is what its users ask; or by its own address, where that is in there."""
+    access = Access(key="s3cret", ca=authority.pair.certificate.read_text(), name=name if name == SERVICE else "")
+    with Engine(candidate, key="s3cret", tls=speaks_tls(authority, name)).serve() as engine:
+        assert prove([Pod(name="a", url=engine.url)], golden(2), access=access)[0].proved
+
+
+@pytest.mark.parametrize(
+    ("signed_by", "name", "said"),
+    [
+        ("another", SERVICE, r"is ENGINE_NAME 'support-llm\.team\.svc' by a certificate.*told nothing"),
+        ("own", "other.team.svc", r"is ENGINE_NAME 'other\.team\.svc'.*not valid for 'other\.team\.svc'"),
+        ("own", "", r"is its address \(there is no ENGINE_NAME\).*not valid for '127\.0\.0\.1'"),
+    ],
+    ids=["another CA", "another name", "no name"],
+)
+def test_an_engine_that_does_not_is_told_nothing(
+    tmp_path: Path, authority: Authority, signed_by: str, name: str, said: str
+):
+    theirs = Authority.create(tmp_path / "another") if signed_by == "another" else authority
+    access = Access(key="s3cret", ca=authority.pair.certificate.read_text(), name=name)
+    with Engine(candidate, tls=speaks_tls(theirs)).serve() as engine, pytest.raises(EngineUnreachable, match=said):
+        prove([Pod(name="a", url=engine.url)], golden(2), model="/weights", access=access)
+    assert engine.bodies == []
+
+
+def test_a_key_goes_to_nobody_whose_certificate_cannot_be_verified(authority: Authority):
     with (
-        Engine(candidate, tls=context, to_plain=to_plain).serve() as engine,
-        pytest.raises(EngineUnreachable, match=r"pod a speaks TLS.*plain HTTP.*serving\.port"),
+        Engine(candidate, tls=speaks_tls(authority)).serve() as engine,
+        pytest.raises(EngineUnreachable, match=r"nobody gets ENGINE_API_KEY.*ENGINE_CA.*ENGINE_NAME"),
     ):
-        prove([Pod(name="a", url=engine.url)], golden(2))
+        prove([Pod(name="a", url=engine.url)], golden(2), model="/weights", access=Access(key="s3cret"))
+    assert engine.bodies == []
+
+
+def test_without_a_key_any_certificate_will_do(authority: Authority):
+    """As with plain HTTP: what is served is found out by its answers."""
+    with Engine(candidate, tls=speaks_tls(authority)).serve() as engine:
+        assert prove([Pod(name="a", url=engine.url)], golden(2))[0].proved
+
+
+@pytest.mark.parametrize("ca", ["no certificate", "-----BEGIN CERTIFICATE-----", "gültig"])
+def test_a_ca_that_is_none_is_said(ca: str):
+    with pytest.raises(EngineUnreachable, match=r"ENGINE_CA holds no certificates in PEM"):
+        prove([Pod(name="a", url="https://127.0.0.1:9")], golden(2), access=Access(ca=ca))
 
 
 def test_another_model_name_is_said_at_once():

@@ -124,6 +124,8 @@ class ServingPod:
     """Requests go to it; not so to the workers of a group, which have the weights all the same."""
     base: str = ""
     """Name of the version whose weights it has under an adapter; empty where that is not known."""
+    tls_ports: frozenset[int] = frozenset()
+    """At which it ends TLS itself, by what its own probes say."""
 
 
 @dataclass(frozen=True, slots=True)

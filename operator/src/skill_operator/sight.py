@@ -174,7 +174,7 @@ class Lookout:
 
     async def _with_target(self, update: SkillUpdate, observed: Observed) -> Observed:
         serving = update.spec.serving if update.spec else None
-        if serving is None or (read(update.status).published is None and not _has_trained(observed)):
+        if serving is None or (read(update.status).published is None and not _has_made(observed)):
             return observed
         kind, name = kind_of(serving.target_ref.kind), serving.target_ref.name
         # Before reading: a change meanwhile is heard.
@@ -285,9 +285,11 @@ def _running_trainer(observed: Observed) -> str:
     return pod.ip if pod else ""
 
 
-def _has_trained(observed: Observed) -> bool:
-    job = observed.job(Step.TRAIN)
-    return job is not None and job.complete
+def _has_made(observed: Observed) -> bool:
+    """Returns whether a version is there by what the children say: trained, or found by the check."""
+    check, train = observed.job(Step.CHECK), observed.job(Step.TRAIN)
+    found = check is not None and any(pod.outcome and pod.outcome.published for pod in check.pods)
+    return found or (train is not None and train.complete)
 
 
 def _is_rolling(update: SkillUpdate) -> bool:

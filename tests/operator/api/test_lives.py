@@ -16,7 +16,7 @@ from skill_contract.outcome import Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import PROGRESS_PORT
 from tests.operator import raw
-from tests.operator.api.place import Kubelet, Place, condition
+from tests.operator.api.place import Kubelet, Place, annotation, condition
 from tests.operator.raw import Step
 
 pytestmark = [pytest.mark.api, pytest.mark.usefixtures("operator")]
@@ -106,6 +106,23 @@ async def test_trainer_that_stands_still_is_replaced_and_the_reason_shown(place:
         await kubelet.write(seen["status"]["training"]["pod"], kubelet.said("train"))
         seen = await place.phase("stuck", "Succeeded")
         assert "failure" not in seen["status"]
+
+
+async def test_version_that_was_published_of_the_very_same_is_rolled_out_without_training(
+    place: Place, kubelet: Kubelet
+):
+    kubelet.steps["check"] = [raw.said(raw.adopted())]
+    await place.serve()
+    await place.update("again")
+    update = await place.phase("again", "Succeeded")
+    assert condition(update, "Published")["reason"] == "Adopted"
+    assert update["status"]["published"]["digest"] == raw.CHILD[1]
+    assert update["status"]["evaluation"]["verdict"] == "Passed"
+    assert annotation(await place.get("deployments", "support-llm")) == place.candidate
+    assert kubelet.seen == ["check", "promote"]
+    reasons = await place.reasons("again")
+    assert {"Checked", "GatePassed", "VersionPublished", "Promoted"} <= reasons
+    assert "TargetMissing" not in reasons, "the target was there, and to be looked at as soon as there is a version"
 
 
 async def test_update_that_waits_for_approval_lets_the_next_one_pass_and_is_told_that_it_was_overtaken(

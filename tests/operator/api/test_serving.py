@@ -27,19 +27,37 @@ async def settled(place: Place) -> Raw:
     return await place.until("deployments", "support-llm", at_rest)
 
 
+async def asked(place: Place) -> PromoteConfig:
+    """Returns what the promote step was told."""
+    (job,) = await place.list("jobs", "sdft.dev/step=promote")
+    values = {v["name"]: v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    return PromoteConfig.parse_json(values["SKILL_CONFIG"])
+
+
 async def test_candidate_is_rolled_out_proved_and_promoted(place: Place, kubelet: Kubelet):
     await place.serve()
     await place.update("served")
     update = await place.phase("served", "Succeeded")
     assert update["status"]["rollout"]["podsVerified"] == "2/2"
     assert annotation(await settled(place)) == place.candidate
-    (job,) = await place.list("jobs", "sdft.dev/step=promote")
-    values = {v["name"]: v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
-    config = PromoteConfig.parse_json(values["SKILL_CONFIG"])
+    config = await asked(place)
     pods = await place.list("pods", "app=support-llm")
     assert {pod.name for pod in config.pods} == {pod["metadata"]["name"] for pod in pods}
     update = await place.until("skillupdates", "served", lambda u: not u["metadata"].get("finalizers"))
     assert {"RolloutStarted", "PodVerified", "Promoted"} <= await place.reasons("served")
+
+
+async def test_pods_whose_readiness_probe_speaks_tls_are_asked_so(place: Place, kubelet: Kubelet):
+    engine = {
+        "name": "server", "image": "engine", "ports": [{"name": "api", "containerPort": 8000}],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": "api", "scheme": "HTTPS"}},
+    }  # fmt: skip
+    await place.serve()
+    await place.patch("deployments", "support-llm", {"spec": {"template": {"spec": {"containers": [engine]}}}})
+    await settled(place)
+    await place.update("private")
+    await place.phase("private", "Succeeded")
+    assert {pod.url for pod in (await asked(place)).pods} == {"https://127.0.0.1:8000"}
 
 
 async def test_operator_owns_two_annotations_of_the_deployment_and_nothing_else(place: Place, kubelet: Kubelet):

@@ -11,7 +11,7 @@ import pytest
 
 from skill_contract.manifest import Manifest
 from skill_contract.outcome import Result
-from skill_contract.spec import Data, Method, Training
+from skill_contract.spec import Data, Gates, Method, Training
 from skill_store.repository import Repository
 from skill_trainer.data import DataError
 from skill_trainer.errors import ConfigInvalid, ParentMismatch, PromptTooLong
@@ -245,6 +245,55 @@ def test_the_same_update_again_is_already_applied(config, run_train):
     assert (outcome.version, outcome.digest) == (published.version, published.digest)
     other = again.model_copy(update={"method": method(seed=5)})
     assert check(other).reason == "Checked"
+
+
+def again(parts, **changes):
+    """The same by an update that knows nothing of the first."""
+    return parts.model_copy(update={"update": parts.update.model_copy(update={"uid": "uid-2"}), **changes})
+
+
+def test_a_version_that_was_published_of_the_very_same_is_adopted(config, run_train):
+    """Its update went with its cluster before it was promoted, say."""
+    parts = config()
+    published = run_train(parts)
+    parent = check(config()).version
+    outcome = check(again(parts))
+    assert (outcome.outcome, outcome.reason, outcome.version) == (Result.SUCCEEDED, "Adopted", parent)
+    assert (outcome.published.version, outcome.published.digest) == (published.version, published.digest)
+    assert outcome.evaluation == published.evaluation
+    assert "by ns/say (20" in outcome.message
+    repository = Repository(parts.model.uri)
+    assert repository.run("uid-2").get("report.html") == repository.run("uid-1").get("report.html")
+    assert repository.head().version == parent
+    assert len(outcome.encode()) <= 4096
+
+
+def test_only_what_passed_the_same_gates_is_adopted(config, run_train):
+    parts = config()
+    run_train(parts)
+    approved, stricter = Gates.parse({**parts.gates.dump(), "approval": "Manual"}), Gates.parse(ACCEPT)
+    assert check(again(parts, gates=approved)).reason == "Adopted"
+    assert check(again(parts, gates=stricter)).reason == "Checked"
+    assert check(again(parts, method=method(seed=5))).reason == "Checked"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", ".skill/report.json", ".skill/manifest.json"])
+def test_what_is_damaged_is_made_anew(config, run_train, file):
+    parts = config()
+    path = Path(parts.model.uri, "versions", run_train(parts).version, file)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert check(again(parts)).reason == "Checked"
+
+
+def test_what_was_made_from_another_parent_is_not_adopted(config, run_train):
+    """The head has moved on since: what it learned would be lost."""
+    parts = config()
+    run_train(parts)
+    other = run_train(config(update={**parts.update.dump(), "uid": "other"}, method=method(seed=5).dump()))
+    repository = Repository(parts.model.uri)
+    repository.move_head(repository.resolve(other.version), expected=repository.head())
+    assert check(again(parts)).reason == "Checked"
 
 
 def test_version_of_before_a_field_of_the_method_came_is_recognised(config):

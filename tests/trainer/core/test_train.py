@@ -20,9 +20,9 @@ from skill_trainer.errors import ConfigInvalid, OutOfMemory, Preempted
 from skill_trainer.evaluate import Suite
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import student_messages
+from skill_trainer.report import REPORTS
 from skill_trainer.rollout import greedy
 from skill_trainer.steps.check import check
-from skill_trainer.steps.publish import REPORTS
 from skill_trainer.steps.stopping import Stop
 from skill_trainer.steps.train import RESULT, rejection
 from tests.trainer.core.conftest import CPU, Listener, method, stored_in_bf16, workplace

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from skill_contract.evaluation import Evaluation
-from skill_contract.manifest import DIGEST_PATTERN, VERSION_PATTERN
+from skill_contract.manifest import DIGEST_PATTERN, VERSION_PATTERN, VersionRef
 from skill_contract.model import Document
 from skill_contract.step import Step
 
@@ -45,6 +45,8 @@ class Outcome(Document):
     version: str = Field("", pattern=f"^({VERSION_PATTERN})?$")
     """`check`: the parent. `train`, `promote`: the version that was published or promoted."""
     digest: str = Field("", pattern=f"^({DIGEST_PATTERN})?$")
+    published: VersionRef | None = None
+    """`check`: the version that was made of the very same before and is not the head; with its `evaluation`."""
     evaluation: Evaluation | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 

@@ -51,7 +51,7 @@ class Pod(Document):
 
     name: str
     url: str
-    """`http://<pod IP>:<port>`"""
+    """`http://<pod IP>:<port>`, or `https://` where it ends TLS itself."""
 
 
 class Retention(Document):

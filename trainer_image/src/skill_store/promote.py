@@ -13,7 +13,7 @@ from skill_contract.step import PromoteConfig, Step
 from skill_store import layout
 from skill_store.errors import UNKNOWN_FAULT, HeadMoved, NotFound, StoreError, nothing_else
 from skill_store.proof import PodProof, backwards
-from skill_store.prove import KEY_VARIABLE, prove
+from skill_store.prove import Access, prove
 from skill_store.repository import Head, Repository
 from skill_store.retention import Policy, remove
 
@@ -95,8 +95,7 @@ def _prove(repository: Repository, config: PromoteConfig, candidate: VersionRef,
             " suite records without tools, or tools as the OpenAI API has them and calls in <tool_call> tags"
         )
     _log.info("asking %d pods %d golden prompts each", len(config.pods), len(golden.prompts))
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    return prove(config.pods, golden, model=config.served_model_name, key=key)
+    return prove(config.pods, golden, model=config.served_model_name, access=Access.of(os.environ))
 
 
 def _golden(repository: Repository, candidate: VersionRef, head: Head) -> GoldenSet:

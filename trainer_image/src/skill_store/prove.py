@@ -23,8 +23,8 @@ from skill_contract.step import PODS_AT_ONCE, Pod
 from skill_store.errors import StoreError
 from skill_store.proof import Answer, PodProof, judge
 
-KEY_VARIABLE = "ENGINE_API_KEY"
-"""Of the promote step's environment: what engines behind an API key want to be told."""
+KEY_VARIABLE, CA_VARIABLE, NAME_VARIABLE = "ENGINE_API_KEY", "ENGINE_CA", "ENGINE_NAME"
+"""Of the promote step's environment: see `Access`."""
 PATIENCE_SECONDS = 120.0
 """How long a pod may stay unreachable, counted from the first question to it."""
 PROMPTS_AT_ONCE = 2
@@ -38,6 +38,8 @@ _TIMEOUT = httpx.Timeout(300, connect=5)
 _PLAIN = {"Accept-Encoding": "identity"}
 _BUSY = {408, 425, 429}
 _SHUT = {401, 403}
+_DISTRUST = "CERTIFICATE_VERIFY_FAILED"
+"""OpenSSL's name for it, in what Python and httpx say."""
 _CHAT = "/v1/chat/completions"
 _PROBABLY: Mapping[str, Any] = {"logprobs": True}
 _WAYS: Sequence[Mapping[str, Any]] = (_PROBABLY, {})
@@ -62,34 +64,56 @@ class EngineRefused(StoreError):
     reason = "EngineRefused"
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What engines that are not open to everybody are asked with."""
+
+    key: str = ""
+    """The API key that they want (a bearer token); empty: none."""
+    ca: str = ""
+    """Certificates in PEM of those who sign the engines'; empty: an engine's is not verified, and gets no key."""
+    name: str = ""
+    """A name in the engines' certificates, such as their Service's; empty: the pods' own addresses are in them."""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Access:
+        """Returns what the promote step was given."""
+        return cls(*(environment.get(each, "").strip() for each in (KEY_VARIABLE, CA_VARIABLE, NAME_VARIABLE)))
+
+
+_OPEN = Access()
+
+
 def prove(
     pods: Sequence[Pod],
     golden: GoldenSet,
     *,
     model: str = "",
-    key: str = "",
+    access: Access = _OPEN,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[PodProof]:
     """Returns how each pod answers, in the order of `pods`.
 
     Args:
         model: the name that the engines serve under; empty: the first that each lists at /v1/models.
-        key: the API key that they want (a bearer token); empty: none.
+        access: to those that are not open to everybody.
 
     Raises:
         EngineUnreachable: when a pod cannot be reached or answers with server errors for longer than the patience;
-            at once where it wants another key, or TLS.
+            at once where it wants another key, speaks TLS where it was not said to, or cannot show who it is.
         EngineRefused: when an engine does not accept the request.
     """
     with ThreadPoolExecutor(PODS_AT_ONCE) as pool:
-        return list(pool.map(lambda pod: _prove_pod(pod, golden, model, key, patience_seconds), pods))
+        return list(pool.map(lambda pod: _prove_pod(pod, golden, model, access, patience_seconds), pods))
 
 
-def _prove_pod(pod: Pod, golden: GoldenSet, model: str, key: str, patience_seconds: float) -> PodProof:
-    headers = {**_PLAIN, "Authorization": f"Bearer {key}"} if key else _PLAIN
+def _prove_pod(pod: Pod, golden: GoldenSet, model: str, access: Access, patience_seconds: float) -> PodProof:
+    headers = {**_PLAIN, "Authorization": f"Bearer {access.key}"} if access.key else _PLAIN
     # No proxy of the environment stands between two pods.
-    with httpx.Client(base_url=pod.url, headers=headers, timeout=_TIMEOUT, trust_env=False) as client:
-        engine = _Engine(pod, client, deadline=time.monotonic() + patience_seconds)
+    with httpx.Client(
+        base_url=pod.url, headers=headers, verify=_trust(pod, access), timeout=_TIMEOUT, trust_env=False
+    ) as client:
+        engine = _Engine(pod, client, deadline=time.monotonic() + patience_seconds, name=access.name)
         name = model or engine.first_model()
         with ThreadPoolExecutor(PROMPTS_AT_ONCE) as pool:
             answers = list(pool.map(lambda prompt: engine.answer(name, prompt), golden.prompts))
@@ -98,12 +122,39 @@ def _prove_pod(pod: Pod, golden: GoldenSet, model: str, key: str, patience_secon
     return result
 
 
+def _trust(pod: Pod, access: Access) -> ssl.SSLContext:
+    """Returns how a pod's certificate is verified; raises EngineUnreachable before anybody unknown gets the key."""
+    if not pod.url.startswith("https:"):
+        return _any_certificate()  # there is none
+    if access.ca:
+        try:
+            return ssl.create_default_context(cadata=access.ca)
+        except (ssl.SSLError, ValueError, TypeError) as error:
+            raise EngineUnreachable(f"{CA_VARIABLE} holds no certificates in PEM ({error})") from error
+    if access.key:
+        raise EngineUnreachable(
+            f"pod {pod.name} speaks TLS at {pod.url}, and nobody gets {KEY_VARIABLE} who does not show a certificate:"
+            f" give that of the CA which signs it as {CA_VARIABLE}, and a name in it as {NAME_VARIABLE}, in"
+            " spec.training.template.env"
+        )
+    _log.warning("pod %s: its certificate is not verified, because there is no %s", pod.name, CA_VARIABLE)
+    return _any_certificate()
+
+
+def _any_certificate() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 @dataclass(frozen=True)
 class _Engine:
     pod: Pod
     client: httpx.Client
     deadline: float
     """Reading of the monotonic clock after which an unreachable pod is given up."""
+    name: str = ""
+    """For which its certificate is; empty: for its address."""
     refused: dict[str, int] = field(default_factory=dict)
     """How many ways of asking it is known to refuse, with tools and without."""
 
@@ -152,6 +203,8 @@ class _Engine:
                 if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
                     self._want_plain_http()
                 fault = f"{type(error).__name__}: {error}"
+                if _DISTRUST in fault:
+                    raise self._distrusted(fault) from error
             if time.monotonic() + _PAUSE_SECONDS > self.deadline:
                 raise EngineUnreachable(
                     f"pod {self.pod.name} does not answer at {self.pod.url}{path} ({fault}); if the pod is ready, see"
@@ -163,7 +216,8 @@ class _Engine:
     def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """Returns status and body of an answer as it came; of one that does not end, no more than its beginning."""
         text = bytearray()
-        with self.client.stream(method, path, json=body) as response:
+        told = {"sni_hostname": self.name} if self.name else None
+        with self.client.stream(method, path, json=body, extensions=told) as response:
             for chunk in response.iter_raw():  # nothing is unpacked: a few bytes can become gigabytes
                 text += chunk
                 if len(text) > MAX_BYTES:
@@ -175,11 +229,18 @@ class _Engine:
 
     def _want_plain_http(self) -> None:
         """Raises EngineUnreachable where the port speaks TLS: servers differ in what they say to plain HTTP there."""
-        if _speaks_tls(self.client.base_url):
+        if self.client.base_url.scheme == "http" and _speaks_tls(self.client.base_url):
             raise EngineUnreachable(
-                f"pod {self.pod.name} speaks TLS at {self.pod.url}, and golden prompts are asked over plain HTTP: let"
-                " its engine serve that on serving.port and end TLS before it, or exempt the port where a mesh does it"
+                f"pod {self.pod.name} speaks TLS at {self.pod.url}, and none of its probes says so: where its engine"
+                " does, write scheme: HTTPS into the httpGet of its readinessProbe; where a mesh does, exempt the port"
             )
+
+    def _distrusted(self, fault: str) -> EngineUnreachable:
+        asked = f"{NAME_VARIABLE} {self.name!r}" if self.name else f"its address (there is no {NAME_VARIABLE})"
+        return EngineUnreachable(
+            f"pod {self.pod.name} does not show at {self.pod.url} that it is {asked} by a certificate that"
+            f" {CA_VARIABLE} has signed, and was told nothing: {fault}"
+        )
 
     def _content(self, status: int, text: bytes, path: str) -> Any:
         if status in _SHUT:
@@ -204,8 +265,7 @@ class _Engine:
 
 
 def _speaks_tls(url: httpx.URL) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent: it is only heard
+    context = _any_certificate()  # nothing is sent: it is only heard
     try:
         with (
             socket.create_connection((url.host, url.port or 80), timeout=5) as plain,

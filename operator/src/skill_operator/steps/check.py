@@ -14,11 +14,14 @@ from skill_operator.manifests.job import check_job
 from skill_operator.manifests.serving import version_uri
 from skill_operator.status import Failure, Published, Status
 from skill_operator.steps.answers import MAX_RUNS, answer, interruption, lost_too_often, no_more_pods, why_waiting
-from skill_operator.steps.verdict import Facts, Verdict, fail, missed, reached, succeed
+from skill_operator.steps.verdict import Facts, Verdict, fail, made, missed, reached, succeed
 
 
 def learn_check(facts: Facts) -> Status:
-    """Returns what is known once the check step has answered: the parent, or why training would be in vain."""
+    """Returns what is known once the check step has answered: the parent, or why training would be in vain.
+
+    Or even what came of it: the version that an update has left which was the very same.
+    """
     known, job = facts.known, facts.seen.job(Step.CHECK)
     said = answer(job) if job else None
     if job is None or known.condition(ConditionType.CHECKED):
@@ -27,7 +30,8 @@ def learn_check(facts: Facts) -> Status:
         return known if job.deleting else facts.learn(failure=interruption(job) or known.failure)
     if said.outcome and said.outcome.outcome == Result.SUCCEEDED:
         outcome = said.outcome
-        return reached(facts, _with_version(facts, outcome), ConditionType.CHECKED, outcome.reason, outcome.message)
+        known = reached(facts, _with_version(facts, outcome), ConditionType.CHECKED, outcome.reason, outcome.message)
+        return made(facts, known, outcome.published, outcome) if outcome.published else known
     failure = said.failure or Failure(reason=Reason.CRASHED, message="the check step rejects, which it never does")
     known = known.model_copy(update={"failure": failure})
     return missed(facts, known, ConditionType.CHECKED, failure.reason, failure.message)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
-from skill_contract.step import Step
+from skill_contract.step import Pod, Retention, Step
 from skill_operator.actions import CreateJob, DeleteJob
 from skill_operator.api import Phase, Reason
 from skill_operator.manifests.job import REVERT, promote_job
@@ -69,11 +69,21 @@ def _ask(facts: Facts, waits: Waits) -> Verdict:
     parent = facts.known.parent
     assert parent is not None, "published without a parent"
     version = VersionRef(version=parent.version, digest=parent.digest)
-    return ask_store(facts, REVERT, version, published(facts).digest, waits("the head is moved back"))
+    return ask_step(facts, REVERT, version, published(facts).digest, waits("the head is moved back"))
 
 
-def ask_store(facts: Facts, step: str, version: VersionRef, parent_digest: str, verdict: Verdict) -> Verdict:
-    """Returns the verdict with the next run of a promote step that asks no pods, only the repository."""
+def ask_step(
+    facts: Facts,
+    step: str,
+    version: VersionRef,
+    parent_digest: str,
+    verdict: Verdict,
+    *,
+    pods: tuple[Pod, ...] = (),
+    retention: Retention | None = None,
+    model: str = "",
+) -> Verdict:
+    """Returns the verdict with the next run of a promote step, under whichever of its names; see `promote_job`."""
     job = facts.seen.job(step)
     manifest = promote_job(
         facts.update,
@@ -81,7 +91,10 @@ def ask_store(facts: Facts, step: str, version: VersionRef, parent_digest: str, 
         facts.images,
         version=version,
         parent_digest=parent_digest,
+        pods=pods,
+        retention=retention,
         step=step,
+        model=model,
         run=job.run + 1 if job else 1,
     )
     actions = (*verdict.actions, *outdated(facts.seen.jobs, step), CreateJob(manifest))

@@ -15,7 +15,7 @@ from skill_operator.manifests.serving import digest_in, version_uri
 from skill_operator.names import version_in
 from skill_operator.observed import StepJob, Target
 from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, why_waiting
-from skill_operator.steps.head import ask_store
+from skill_operator.steps.head import ask_step
 from skill_operator.steps.target import person_needed
 from skill_operator.steps.verdict import ROLLOUT_SECONDS, Facts, Verdict, published
 
@@ -54,7 +54,7 @@ def _version_before(facts: Facts, target: Target) -> VersionRef | None:
 def _ask(facts: Facts, before: VersionRef) -> Verdict:
     parent = facts.known.parent
     assert parent is not None, "published without a parent"
-    return ask_store(facts, PREFLIGHT, before, parent.digest, _looks_up(before))
+    return ask_step(facts, PREFLIGHT, before, parent.digest, _looks_up(before))
 
 
 def _looks_up(before: VersionRef, more: str = "") -> Verdict:

@@ -11,13 +11,14 @@ from dataclasses import replace
 from skill_contract.manifest import VersionRef
 from skill_contract.outcome import Result
 from skill_contract.step import Pod, Step
-from skill_operator.actions import Action, ApplyWeights, CreateJob, DeleteJob
+from skill_operator.actions import ApplyWeights, DeleteJob
 from skill_operator.api import ConditionType, Phase, Reason, to_unix
-from skill_operator.manifests.job import PROVE, REVERT, promote_job
+from skill_operator.manifests.job import PROVE, REVERT
 from skill_operator.manifests.serving import weights_of
 from skill_operator.observed import ServingPod, StepJob
 from skill_operator.status import Failure, Published, Status
-from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, outdated, why_waiting
+from skill_operator.steps.answers import MAX_RUNS, Said, answer, lost_too_often, next_run, why_waiting
+from skill_operator.steps.head import ask_step
 from skill_operator.steps.retention import retention
 from skill_operator.steps.rollback import begin_rollback
 from skill_operator.steps.target import standing
@@ -117,7 +118,7 @@ def _phase(facts: Facts, step: str) -> Phase:
     return Phase.PUBLISHING if facts.known.rollout is None else Phase.SOAKING
 
 
-def _under_way(facts: Facts, step: str, run: int, message: str, actions: tuple[Action, ...] = ()) -> Verdict:
+def _under_way(facts: Facts, step: str, run: int, message: str) -> Verdict:
     """Returns the verdict of a run under way; so late a one is there only because the store was away in all before."""
     is_late = run > MAX_RUNS
     reason = Reason.PROVING if facts.spec.serving else Reason.PUBLISHING
@@ -126,7 +127,6 @@ def _under_way(facts: Facts, step: str, run: int, message: str, actions: tuple[A
         state=State.STALLED if is_late else State.WORKING,
         reason=Reason.STORE_UNAVAILABLE if is_late else reason,
         message=f"the store did not answer {run - 1} times; {message}" if is_late else message,
-        actions=actions,
         requeue_after=ROLLOUT_SECONDS,
     )
 
@@ -166,30 +166,26 @@ def promote(facts: Facts) -> Verdict:
 
 def put(facts: Facts, step: str, pods: tuple[ServingPod, ...]) -> Verdict:
     """Returns the verdict that starts the next run of a question to some pods."""
-    job = facts.seen.job(step)
+    job, back = facts.seen.job(step), facts.seen.job(REVERT)
     run = job.run + 1 if job and not job.deleting else 1
-    parent, target = facts.known.parent, facts.seen.target
-    assert parent is not None
-    is_live = target is not None and target.is_live
-    back = facts.seen.job(REVERT)
-    manifest = promote_job(
-        facts.update,
-        facts.spec,
-        facts.images,
-        version=VersionRef(version=published(facts).version, digest=published(facts).digest),
-        parent_digest=parent.digest,
-        pods=_addresses(facts, pods),
-        step=step,
-        retention=retention(facts) if step == Step.PROMOTE else None,
-        # What a live target holds back answers only under its own name.
-        model=published(facts).version if step == PROVE and is_live else "",
-        run=run,
-    )
-    actions: tuple[Action, ...] = (*outdated(facts.seen.jobs, step), CreateJob(manifest))
+    does = "the first new pod" if step == PROVE else "what is served and moves the head"
+    verdict = _under_way(facts, step, run, f"the promote step proves {does}")
     if back or (job and job.deleting):  # two that move the head never run at once
         actions = (DeleteJob(back.kind, back.name, back.uid),) if back and not back.deleting else ()
-    does = "the first new pod" if step == PROVE else "what is served and moves the head"
-    return _under_way(facts, step, run, f"the promote step proves {does}", actions)
+        return replace(verdict, actions=actions)
+    parent, target, candidate = facts.known.parent, facts.seen.target, published(facts)
+    assert parent is not None
+    return ask_step(
+        facts,
+        step,
+        VersionRef(version=candidate.version, digest=candidate.digest),
+        parent.digest,
+        verdict,
+        pods=_addresses(facts, pods),
+        retention=retention(facts) if step == Step.PROMOTE else None,
+        # What a live target holds back answers only under its own name.
+        model=candidate.version if step == PROVE and target and target.is_live else "",
+    )
 
 
 def _addresses(facts: Facts, pods: tuple[ServingPod, ...]) -> tuple[Pod, ...]:
@@ -197,8 +193,10 @@ def _addresses(facts: Facts, pods: tuple[ServingPod, ...]) -> tuple[Pod, ...]:
     if serving is None:
         return ()
     ordered = sorted((pod for pod in pods if pod.answers), key=lambda pod: pod.name)
-    return tuple(Pod(name=pod.name, url=f"http://{_host(pod.ip)}:{serving.port}") for pod in ordered)
+    return tuple(Pod(name=pod.name, url=_url(pod, serving.port)) for pod in ordered)
 
 
-def _host(ip: str) -> str:
-    return f"[{ip}]" if ":" in ip else ip
+def _url(pod: ServingPod, port: int) -> str:
+    scheme = "https" if port in pod.tls_ports else "http"
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    return f"{scheme}://{host}:{port}"

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from math import isinf
 
+from skill_contract.manifest import VersionRef
 from skill_contract.outcome import ExitCode, Outcome, Result
 from skill_contract.progress import Progress, Stage
 from skill_contract.step import Step
 from skill_operator.actions import Action, CreateJob, DeletePod, PatchJob
 from skill_operator.api import ConditionType, Phase, Reason, to_rfc3339
 from skill_operator.manifests.jobset import train_workload
-from skill_operator.manifests.serving import version_uri
 from skill_operator.observed import StepJob, StepPod
-from skill_operator.status import Failure, Published, Status, Training, Used
+from skill_operator.status import Failure, Status, Training, Used
 from skill_operator.steps.answers import (
     MAX_RUNS,
     Said,
@@ -26,7 +26,7 @@ from skill_operator.steps.answers import (
     too_slow,
     why_waiting,
 )
-from skill_operator.steps.verdict import PROGRESS_SECONDS, Facts, Verdict, fail, missed, reached
+from skill_operator.steps.verdict import PROGRESS_SECONDS, Facts, Verdict, fail, made, missed, reached
 
 NO_CONTEXT_GAIN = "NoInContextGain"
 """The one rejection that comes before any training."""
@@ -74,19 +74,14 @@ def _with_cause(failure: Failure, last: Failure | None) -> Failure:
 
 
 def _judged(facts: Facts, known: Status, outcome: Outcome) -> Status:
-    known = known.model_copy(update={"evaluation": outcome.evaluation or known.evaluation})
+    if outcome.outcome == Result.SUCCEEDED:
+        return made(facts, known, VersionRef(version=outcome.version, digest=outcome.digest), outcome)
     reason, message = outcome.reason, outcome.message
-    if outcome.outcome != Result.SUCCEEDED:
-        known = known.model_copy(update={"failure": Failure(reason=reason, message=message)})
-        trained = missed if reason == NO_CONTEXT_GAIN else reached
-        known = trained(facts, known, ConditionType.TRAINED, reason, message)
-        return missed(facts, known, ConditionType.EVALUATED, reason, message)
-    uri = version_uri(facts.spec.model.uri, outcome.version)
-    published = Published(version=outcome.version, digest=outcome.digest, uri=uri)
-    known = known.model_copy(update={"published": published, "failure": None})
-    known = reached(facts, known, ConditionType.TRAINED, reason, message)
-    known = reached(facts, known, ConditionType.EVALUATED, Reason.GATES_PASSED, message)
-    return reached(facts, known, ConditionType.PUBLISHED, reason, f"{outcome.version} at {uri}")
+    failure = Failure(reason=reason, message=message)
+    known = known.model_copy(update={"evaluation": outcome.evaluation or known.evaluation, "failure": failure})
+    trained = missed if reason == NO_CONTEXT_GAIN else reached
+    known = trained(facts, known, ConditionType.TRAINED, reason, message)
+    return missed(facts, known, ConditionType.EVALUATED, reason, message)
 
 
 def _overdue(facts: Facts, job: StepJob) -> Said | None:

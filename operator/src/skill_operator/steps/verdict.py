@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from skill_contract.manifest import VersionRef
+from skill_contract.outcome import Outcome
 from skill_contract.spec import SkillUpdateSpec
 from skill_operator.actions import Action, News
 from skill_operator.api import ConditionType, Phase, Reason, SkillUpdate, to_rfc3339
 from skill_operator.conditions import put
 from skill_operator.manifests.pod import Images
+from skill_operator.manifests.serving import version_uri
 from skill_operator.observed import Observed
 from skill_operator.status import Condition, Failure, Published, Status
 
@@ -90,6 +93,18 @@ def deadline(facts: Facts, *, later: float = 0) -> str:
 def reached(facts: Facts, known: Status, kind: ConditionType, reason: str, message: str) -> Status:
     """Returns what is known with a milestone reached."""
     return _set(facts, known, Condition(type=kind, status="True", reason=reason, message=message))
+
+
+def made(facts: Facts, known: Status, version: VersionRef, outcome: Outcome) -> Status:
+    """Returns what is known once a version has passed its gates and lies in the repository."""
+    uri = version_uri(facts.spec.model.uri, version.version)
+    there = Published(version=version.version, digest=version.digest, uri=uri)
+    known = known.model_copy(
+        update={"published": there, "evaluation": outcome.evaluation or known.evaluation, "failure": None}
+    )
+    known = reached(facts, known, ConditionType.TRAINED, outcome.reason, outcome.message)
+    known = reached(facts, known, ConditionType.EVALUATED, Reason.GATES_PASSED, outcome.message)
+    return reached(facts, known, ConditionType.PUBLISHED, outcome.reason, f"{version.version} at {uri}")
 
 
 def missed(facts: Facts, known: Status, kind: ConditionType, reason: str, message: str) -> Status:

@@ -5,7 +5,7 @@ Pure: what the API server said comes in; `sight` asks it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from skill_contract.manifest import FetchMessage
 from skill_contract.model import ContractError
@@ -102,11 +102,26 @@ def _serving_pod(raw: Raw, standing: Standing, container: str) -> ServingPod:
         unschedulable=why_unschedulable(status),
         dying=dying(status),
         answers=_answers(metadata.get("labels") or {}, standing.answering),
+        tls_ports=frozenset(_tls_ports(raw.get("spec") or {})),
     )
 
 
 def _answers(labels: Raw, answering: tuple[str, str] | None) -> bool:
     return answering is None or labels.get(answering[0]) == answering[1]
+
+
+def _tls_ports(spec: Raw) -> Iterator[int]:
+    """Yields the ports that the kubelet asks over TLS; of a sidecar before the engine, too.
+
+    Source: core/v1 HTTPGetAction: `port` is a number, or the name of one of the container's ports.
+    """
+    for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
+        named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
+        for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+            asked = (container.get(probe) or {}).get("httpGet") or {}
+            port = named.get(asked.get("port"), asked.get("port"))
+            if asked.get("scheme") == "HTTPS" and isinstance(port, int):
+                yield port
 
 
 def _last_fetch(status: Raw, fetchers: tuple[str, ...]) -> Raw:

@@ -2,9 +2,10 @@
 
 from skill_trainer.report.answers import side_by_side
 from skill_trainer.report.document import DataSet, Mark, RunReport, SideBySide, StepPoint
-from skill_trainer.report.writing import report_page, write_report
+from skill_trainer.report.writing import REPORTS, report_page, write_report
 
 __all__ = [
+    "REPORTS",
     "DataSet",
     "Mark",
     "RunReport",

@@ -17,6 +17,8 @@ from skill_trainer.report.charts import MOST_POINTS, MOST_ROWS, NARROW, WIDE, cu
 from skill_trainer.report.document import RunReport, SideBySide
 from skill_trainer.report.verdict import QUESTIONS, Gate, gates, headline
 
+REPORTS = ("report.json", "report.html")
+"""For programs and for people: in the run's folder, and in `.skill/` of the version that came of it."""
 PREVIEW, FULL = 400, 1200
 """Characters of a text that are seen at once, and at most; report.json has them all."""
 PREVIEW_LINES = 8

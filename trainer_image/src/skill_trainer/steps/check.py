@@ -16,6 +16,7 @@ from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid, ParentMismatch
 from skill_trainer.memory import COMMON_GPU, FP32, state_numbers
 from skill_trainer.model import ChatTokenizer
+from skill_trainer.steps.adopt import find_published
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.forewarnings import forewarnings, require_loss
 from skill_trainer.steps.inputs import Inputs, inherited_suites, is_same_update, read_inputs, with_inherited
@@ -31,7 +32,8 @@ NOTED = 1024
 def check(config: TrainConfig) -> Outcome:
     """Returns `Checked` with the parent's version, or `AlreadyApplied` with the version that this update would make.
 
-    Imports the base model where the repository is empty; writes nothing else.
+    `Adopted` has both: that version is published, and not the head. Imports the base model where the repository is
+    empty; writes nothing else but the report of what it adopts.
 
     Raises:
         TrainerError, DataError, StoreError: for every mistake, with its reason.
@@ -45,6 +47,8 @@ def check(config: TrainConfig) -> Outcome:
         message = f"{applied.version} was made from the same parent, data, method and skill: nothing to do"
         return _answer("AlreadyApplied", message, applied, {})
     require_pinned(config, parent)
+    if published := find_published(config, inputs, repository, parent):
+        return _adopted(parent, *published)
     manifest = repository.manifest(parent)
     with tempfile.TemporaryDirectory() as folder:
         small_files(repository, parent, manifest, Path(folder))
@@ -65,6 +69,16 @@ def check(config: TrainConfig) -> Outcome:
     )
     noted = f". Noted: {'; '.join(warnings)}"[:NOTED] if warnings else ""
     return _answer("Checked", message + noted, parent, {**details, "warnings": list(warnings)[:5]})
+
+
+def _adopted(parent: VersionRef, published: VersionRef, manifest: Manifest) -> Outcome:
+    by = f" by {manifest.update.namespace}/{manifest.update.name}" if manifest.update else ""
+    message = (
+        f"{published.version} was made from the same parent, data, method and skill{by} ({manifest.created}), passed "
+        "the same gates and is not the head: it is adopted, nothing is trained"
+    )
+    answer = _answer("Adopted", message, parent, {})
+    return answer.model_copy(update={"evaluation": manifest.evaluation, "published": published})
 
 
 def _suites(number: int) -> str:

@@ -18,15 +18,13 @@ from skill_contract.manifest import Manifest, VersionRef
 from skill_trainer.inherited import has_adapters, inherit
 from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
-from skill_trainer.report import DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
+from skill_trainer.report import REPORTS, DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
 from skill_trainer.step_report import StepReport
 from skill_trainer.steps.golden import golden_set
 from skill_trainer.steps.ground import Ground
 from skill_trainer.steps.inputs import content_digest, suite_to_store
 from skill_trainer.steps.measure import Measurement
 from skill_trainer.steps.workplace import Workplace
-
-REPORTS = ("report.json", "report.html")
 
 
 @dataclass(frozen=True, slots=True)
