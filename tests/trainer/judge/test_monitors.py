@@ -125,6 +125,8 @@ def probed(*probes: Probe | None, loss: float = 0.5) -> list[StepReport]:
         (probed(probe(10, 12), probe(10, 11), None), set()),  # said at the probe, not at every step after it
         (probed(probe(10, leaked=0.025)), set()),  # one of 40
         (probed(probe(10, leaked=0.05)), {Signature.LEAKED_PHRASES}),
+        (probed(replace(probe(10), teacher_drift=0.31)), {Signature.TEACHER_DRIFT}),
+        (probed(replace(probe(10), teacher_drift=0.29, drift=9.0)), set()),  # the student may go: probes judge it
         (probed(probe(0, same=1.0)), set()),
         (probed(probe(0, same=1.0), probe(0, same=1.0)), {Signature.NOTHING_LEARNED}),
         (probed(probe(0, same=1.0), probe(0, same=0.99)), set()),
@@ -265,5 +267,8 @@ def test_a_series_comes_back_from_json_as_it_was():
     )  # fmt: skip
     assert (report.mean_length, report.cut_share, report.empty_share) == (3.5, 0.5, 0.5)
     assert report.top_share == pytest.approx(1 / 3)
-    series = [report, replace(report, probe=probe(3), alarms=look(watched(course("loss", [0.001]))))]
+    series = [
+        report,
+        replace(report, probe=replace(probe(3), drift=0.1), alarms=look(watched(course("loss", [0.001])))),
+    ]
     assert Series.validate_json(Series.dump_json(series)) == series

@@ -46,6 +46,8 @@ class Signature(StrEnum):
     """The student moves away from its teacher."""
     FEEDBACK_COLLAPSE = "FeedbackCollapse"
     """Student and teacher agree better and better, on worse and worse answers."""
+    TEACHER_DRIFT = "TeacherDrift"
+    """An averaged teacher has gone far from where it began."""
     ENTROPY_COLLAPSE = "EntropyCollapse"
     LENGTH_DRIFT = "LengthDrift"
     ANSWERS_CUT = "AnswersCut"

@@ -27,6 +27,10 @@ class Probe:
     """Share of answers that speak of an example which nobody has shown."""
     same: float
     """Share of answers that are the parent's, word by word."""
+    drift: float | None = None
+    """By how much less probable the parent's own answers have become, nats per token; None where none are known."""
+    teacher_drift: float | None = None
+    """The same of an averaged teacher; None of one that stays."""
 
     def scores(self) -> dict[str, float]:
         """Returns the share of right answers by suite."""

@@ -57,6 +57,7 @@ MONITORS = (
     Monitor(Signature.REPETITION, Action.STOP, in_steps.repetition, sampled=True, steps=APART),
     Monitor(Signature.LOSS_CONCENTRATED, Action.MARK, in_steps.loss_concentrated, sampled=True, steps=APART),
     Monitor(Signature.FEEDBACK_COLLAPSE, Action.STOP, in_probes.feedback_collapse, sampled=True, steps=APART, probes=1),
+    Monitor(Signature.TEACHER_DRIFT, Action.MARK, in_probes.teacher_drift, sampled=True, probes=1),
     Monitor(Signature.RETENTION_DROP, Action.MARK, in_probes.retention_drop, probes=1),
     Monitor(Signature.FORGETTING, Action.STOP, in_probes.forgetting, probes=2),
     Monitor(Signature.LEAKED_PHRASES, Action.MARK, in_probes.leaked_phrases, probes=1, at_end=True),

@@ -20,6 +20,8 @@ from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
 from skill_trainer.report import DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
 from skill_trainer.step_report import StepReport
+from skill_trainer.steps.aside import Aside
+from skill_trainer.steps.drift import ANSWERS
 from skill_trainer.steps.golden import golden_set
 from skill_trainer.steps.ground import Ground
 from skill_trainer.steps.inputs import content_digest, suite_to_store
@@ -43,8 +45,8 @@ class Candidate:
     """Of measuring, by when."""
     warnings: tuple[str, ...] = ()
     """Of the run itself: too short, or blind."""
-    moved: dict[str, float] = field(default_factory=dict)
-    """How far its weights are from the parent's."""
+    aside: Aside = field(default_factory=Aside)
+    """What was measured beside the gates; nothing where training was refused."""
 
 
 def publish(
@@ -77,6 +79,8 @@ def publish(
     for name, content in suites.items():
         (extra / "suites" / f"{name}.jsonl").write_bytes(content)
     (extra / "golden.json").write_bytes(golden)
+    if (first := candidate.aside.first) and first.said:
+        (extra / ANSWERS).write_text(first.dump_json())
     (extra / "eval.json").write_text(candidate.evaluation.dump_json())
     for name in REPORTS:
         (extra / name).write_bytes(work.run.get(name) or b"")
@@ -143,7 +147,9 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         ),
         data=candidate.data,
         answers=candidate.rows,
-        weights=candidate.moved,
+        weights=candidate.aside.moved,
+        drift=candidate.aside.drift,
+        shown_again=candidate.aside.shown_again,
         time_split=_time_split(candidate.history, candidate.seconds),
         warnings=_warnings(work, candidate),
     )
@@ -170,6 +176,8 @@ def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
         completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
         gradient_norm=report.gradient_norm, seconds=report.seconds,
         scores=report.probe.scores() if report.probe else {},
+        drift=report.probe.drift if report.probe else None,
+        teacher_drift=report.probe.teacher_drift if report.probe else None,
     )  # fmt: skip
 
 
