@@ -276,9 +276,9 @@ def spoilt(tiny, spoil, **settings) -> dict[str, Action]:
     return watched_run(tiny, objective, examples(tiny, settings), settings)
 
 
-def watched_run(tiny, objective, shown, settings) -> dict[str, Action]:
-    """What is seen while a model is trained on `shown`."""
-    reports, parent = [], Probe({"say": (False,)}, leaked=0.0, same=1.0)
+def watched_run(tiny, objective, shown, settings, reports=None) -> dict[str, Action]:
+    """What is seen while a model is trained on `shown`; the reports are added to those given."""
+    reports, parent = [] if reports is None else reports, Probe({"say": (False,)}, leaked=0.0, same=1.0)
 
     def on_step(report):
         reports.append(report)

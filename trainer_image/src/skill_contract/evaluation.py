@@ -50,6 +50,8 @@ class Signature(StrEnum):
     """An averaged teacher has gone far from where it began."""
     ENTROPY_COLLAPSE = "EntropyCollapse"
     LENGTH_DRIFT = "LengthDrift"
+    THOUGHTS_FADE = "ThoughtsFade"
+    """A model that thinks before it answers thinks less."""
     ANSWERS_CUT = "AnswersCut"
     NO_LOSS = "NoLoss"
     """Answers no longer than what is skipped teach nothing."""

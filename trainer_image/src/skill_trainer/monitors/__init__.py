@@ -52,6 +52,7 @@ MONITORS = (
     Monitor(Signature.DIVERGENCE_RISING, Action.STOP, in_steps.divergence_rising, sampled=True, steps=RISEN_AFTER),
     Monitor(Signature.ENTROPY_COLLAPSE, Action.MARK, in_steps.entropy_collapse, sampled=True, steps=APART),
     Monitor(Signature.LENGTH_DRIFT, Action.MARK, in_steps.length_drift, sampled=True, steps=APART),
+    Monitor(Signature.THOUGHTS_FADE, Action.MARK, in_steps.thoughts_fade, sampled=True, steps=APART),
     Monitor(Signature.ANSWERS_CUT, Action.MARK, in_steps.answers_cut, sampled=True, steps=APART),
     Monitor(Signature.NO_LOSS, Action.MARK, in_steps.no_loss, sampled=True, steps=APART),
     Monitor(Signature.REPETITION, Action.STOP, in_steps.repetition, sampled=True, steps=APART),

@@ -82,6 +82,7 @@ _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Divergence, nats per token": lambda point: point.divergence,
     "Entropy, nats per token": lambda point: point.entropy,
     "Length of an answer, tokens": lambda point: point.completion_tokens,
+    "Share of an answer that is thought": lambda point: point.thought_share,
     "Share of answers cut at the limit": lambda point: point.cut_share,
     "Share without repetition": lambda point: point.distinct_share,
     "Share of the loss in 1 % of the tokens": lambda point: point.top_share,

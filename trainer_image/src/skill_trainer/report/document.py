@@ -39,6 +39,8 @@ class StepPoint(Document):
     """Of the student on its own samples, nats per token."""
     completion_tokens: Measured = None
     """Mean length of the sampled completions."""
+    thought_share: Measured = None
+    """Share of a sampled answer that is thought, 0 to 1; None in a run without thoughts."""
     cut_share: Measured = None
     """Share of completions that were cut at the limit of new tokens, 0 to 1."""
     distinct_share: Measured = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -139,7 +139,7 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         code_version=version("skillupdate"),
         environment=_environment(work.device),
         seed=config.method.seed,
-        series=tuple(_point(report, is_divergence=config.method.type == "SDFT") for report in candidate.history),
+        series=tuple(_series(candidate.history, is_divergence=config.method.type == "SDFT")),
         chosen_step=_earlier_step(candidate),
         marks=tuple(
             Mark(step=each.step, monitor=each.signature, message=each.message, stopped=each.action is Action.STOP)
@@ -167,10 +167,17 @@ def _warnings(work: Workplace, candidate: Candidate) -> tuple[str, ...]:
     return warnings
 
 
-def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
+def _series(history: Sequence[StepReport], *, is_divergence: bool) -> Iterator[StepPoint]:
+    thinks = any(report.thought_share for report in history)
+    for report in history:
+        yield _point(report, is_divergence=is_divergence, thinks=thinks)
+
+
+def _point(report: StepReport, *, is_divergence: bool, thinks: bool) -> StepPoint:
     return StepPoint(
         distinct_share=report.distinct_share,
         top_share=report.top_share,
+        thought_share=report.thought_share if thinks else None,
         sampler_gap=report.sampler_gap,
         step=report.step, loss=report.loss, divergence=report.loss if is_divergence else None, entropy=report.entropy,
         completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
