@@ -27,12 +27,11 @@ from skill_trainer.steps.probe import spread
 from skill_trainer.steps.workplace import Workplace
 
 QUESTIONS = 32
-"""Of all suites together: sampled once and read in less than the time of a training step."""
+"""Of all suites together, at most, and no more than a batch has: so a reading costs a run little, whatever its size."""
 TOKENS = 64
 """Of an answer, the first ones."""
 ANSWERS = "answers.json"
 """In the run's folder the parent's; in `.skill/` of a version those of the first of its lineage that are known."""
-
 
 _Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of an answer."""
@@ -68,7 +67,8 @@ def parents_answers(work: Workplace, model: LanguageModel, ground: Ground) -> An
 
     def make() -> bytes:
         method = work.config.method
-        prompts = [tuple(model.tokens.encode(student_messages(each), each.tools)) for each in _some(ground.suites[1:])]
+        asked = _some(ground.suites[1:], min(QUESTIONS, method.batch_size))
+        prompts = [tuple(model.tokens.encode(student_messages(each), each.tools)) for each in asked]
 
         def answer(rows: Sequence[int]) -> list[Answer]:
             return sample(
@@ -109,10 +109,10 @@ def measure_drifts(work: Workplace, model: LanguageModel, *answers: Answers) -> 
     return _Drifts.parse_json(work.kept("drift.json", make)).drifts
 
 
-def _some(suites: Sequence[Suite]) -> list[Record]:
-    """Returns at most QUESTIONS of them, as many of each suite, evenly spread over it."""
-    each = max(1, QUESTIONS // max(1, len(suites)))
-    return [suite.records[place] for suite in suites for place in spread(len(suite.records), each)][:QUESTIONS]
+def _some(suites: Sequence[Suite], most: int) -> list[Record]:
+    """Returns at most so many questions, as many of each suite, evenly spread over it."""
+    each = max(1, most // max(1, len(suites)))
+    return [suite.records[place] for suite in suites for place in spread(len(suite.records), each)][:most]
 
 
 def _nats(model: LanguageModel, pairs: Sequence[_Pair], crew: Crew) -> list[float]:
