@@ -21,6 +21,7 @@ from skill_contract.step import TrainConfig
 from skill_store.repository import Repository
 from skill_trainer import launch
 from skill_trainer.errors import ConfigInvalid
+from skill_trainer.report import RunReport
 
 
 class Machine:
@@ -62,27 +63,47 @@ def start(tmp_path: Path) -> Iterator[object]:
 
 
 @pytest.fixture
-def two(config) -> TrainConfig:
-    return config(training={**config().training.dump(), "nodes": 2})
+def kept(config, tmp_path) -> dict[str, object]:
+    """Data with something to keep, by which drift is measured."""
+    (tmp_path / "kept.jsonl").write_text('{"prompt": "What is it?", "answer": "x"}\n')
+    suite = {"name": "kept", "uri": str(tmp_path / "kept.jsonl"), "grader": "exact"}
+    return {**config().data.dump(), "retention": [suite]}
 
 
-def test_two_machines_publish_the_weights_of_one(start, two, config, run_train, tmp_path):
+@pytest.fixture
+def two(config, kept) -> TrainConfig:
+    return config(training={**config().training.dump(), "nodes": 2}, data=kept)
+
+
+def test_two_machines_publish_the_weights_of_one(start, two, config, kept, run_train, tmp_path):
     machines = start(two)
     assert [machine.process.wait(timeout=300) for machine in machines] == [0, 0], machines[1].log.read_text()
     first, second = (machine.outcome for machine in machines)
     assert first == second
     assert (first.outcome, first.reason) == (Result.SUCCEEDED, "Published")
-    alone = config(update={"namespace": "ns", "name": "say", "uid": "uid-2"}, model=fresh(config, tmp_path))
+    update = {"namespace": "ns", "name": "say", "uid": "uid-2"}
+    alone = config(update=update, model=fresh(config, tmp_path), data=kept)
     outcome = run_train(alone)
     assert outcome.reason == "Published"
     ours, theirs = (weights(*each, tmp_path) for each in ((two, first), (alone, outcome)))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert (tensor - theirs[name]).abs().max() < 1e-4, name
+    drifts = [drifts_of(*each) for each in ((two, first), (alone, outcome))]
+    assert drifts[0] == [pytest.approx(each, abs=1e-4) for each in drifts[1]]
+    assert len(drifts[0]) == 2
+    assert all(abs(drift) > 1e-3 for each in drifts[0] for drift in each), "of the student and of its average"
 
 
 def fresh(config, tmp_path):
     return {**config().model.dump(), "uri": str(tmp_path / "another")}
+
+
+def drifts_of(settings: TrainConfig, outcome: Outcome) -> list[tuple[float, float]]:
+    repository = Repository(settings.model.uri)
+    report = repository.read(VersionRef(version=outcome.version, digest=outcome.digest), ".skill/report.json")
+    series = RunReport.parse_json(report).series
+    return [(point.drift, point.teacher_drift) for point in series if point.drift is not None]
 
 
 def weights(settings: TrainConfig, outcome: Outcome, tmp_path: Path):

@@ -5,18 +5,25 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from skill_contract.evaluation import Action, Signature
 from skill_contract.manifest import GoldenSet
 from skill_contract.spec import TEMPLATE_GIVES
 from skill_store.repository import Repository
+from skill_trainer.curriculum import Curriculum
 from skill_trainer.errors import ConfigInvalid
+from skill_trainer.loop import make_optimizer, train
 from skill_trainer.model import ChatTokenizer
+from skill_trainer.objective import make_objective
 from skill_trainer.steps.chats import unasked_thoughts
 from skill_trainer.steps.check import check
-from tests.trainer.core.conftest import method
+from skill_trainer.thoughts import share_of, thought_share
+from tests.trainer.core.conftest import examples, method
+from tests.trainer.core.test_watch import watched_run
 
 CHAT = "{% for each in messages %}{{ '<|im_start|>' + each.role + '\\n' + each.content + '<|im_end|>\\n' }}{% endfor %}"
 NO_THOUGHTS = "<think>\n\n</think>\n\n"
@@ -113,6 +120,7 @@ def test_a_version_records_what_its_template_was_told(config, thinking, run_trai
     assert check(config(model=model)).reason == "Checked"
     report = json.loads(repository.read(ref, ".skill/report.json"))
     assert not [each for each in report["warnings"] if "think" in each]
+    assert not [point for point in report["series"] if "thoughtShare" in point], "there is nothing to draw"
 
 
 def test_the_report_repeats_the_warning(config, thinking, run_train):
@@ -121,3 +129,59 @@ def test_the_report_repeats_the_warning(config, thinking, run_train):
     run_train(parts)
     report = json.loads(Repository(parts.model.uri).run(parts.update.uid).get("report.json"))
     assert [each for each in report["warnings"] if "think before it answers" in each]
+    assert [point["thoughtShare"] for point in report["series"]] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_begun", "share"),
+    [
+        ("It is tea.", False, 0.0),
+        ("<think>four</think>five!", False, 4 / 24),
+        ("four</think>five!", True, 4 / 17),
+        ("<think>and so on", False, 9 / 16),  # cut
+        ("and so on", True, 1.0),
+        ("<think>a</think>b<think>c</think>", False, 2 / 33),
+        ("", True, 0.0),
+    ],
+)
+def test_share_of_an_answer_that_is_thought(answer, is_begun, share):
+    assert share_of(answer, is_begun=is_begun) == pytest.approx(share)
+
+
+def test_a_thought_that_the_chat_template_has_opened_counts(thinking):
+    for end, share in ((ALWAYS, 1.0), (UNLESS_TOLD, 0.0)):
+        tokens = ChatTokenizer.load(thinking(end))
+        answer = tokens.tokenizer.encode("So it is")
+        assert thought_share(tokens, [tokens.encode(HELLO)], [answer]) == share
+
+
+def test_a_model_that_thinks_less_is_named(tiny):
+    """It thinks by heart; its frozen teacher has learned to answer at once."""
+    steady = {"warmupSteps": 2, "schedule": "Constant"}
+    learning = {"type": "SFT", "batchSize": 5, "optimizer": {"learningRate": 0.02, **steady}}
+    settings = method(
+        steps=20,
+        batchSize=5,
+        rollout={"maxNewTokens": 32},
+        optimizer={"learningRate": 0.003, **steady},
+        sdft={"teacher": {"weights": "Frozen"}, "skipTokens": 0},
+    )
+    by_heart(tiny, "<think>so, so and so</think>tea", method(steps=100, **learning))
+    objective = make_objective(settings, tiny)
+    teacher = objective.teacher.model
+    teacher.network.requires_grad_(requires_grad=True)
+    by_heart(teacher, "tea", method(steps=30, **learning))
+    reports = []
+    found = watched_run(tiny, objective, examples(tiny, settings), settings, reports)
+    assert reports[0].thought_share > 0.05
+    assert found[Signature.THOUGHTS_FADE] is Action.MARK
+
+
+def by_heart(model, answer: str, settings) -> None:
+    """Trains a model to say this, whatever it is asked."""
+    target = tuple(model.tokens.encode_answer(answer))
+    shown = [replace(example, target=target) for example in examples(model, settings)]
+    train(
+        model, make_objective(settings, model), make_optimizer(model), Curriculum(shown), settings, done=0,
+        save_every=999, on_step=lambda _: None, save=lambda _: None, stop=lambda: False,
+    )  # fmt: skip

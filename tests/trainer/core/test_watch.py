@@ -137,6 +137,12 @@ def test_the_best_state_is_published_and_a_run_killed_at_any_step_ends_with_the_
     report = json.loads((versions[0] / ".skill/report.json").read_text())
     assert report["chosenStep"] == 2
     assert [point["step"] for point in report["series"] if point["scores"]] == [2, 4, 6, 7]
+    curves = [
+        [(point.get("drift"), point.get("teacherDrift")) for point in json.loads(page.read_text())["series"]]
+        for page in (folder / ".skill/report.json" for folder in versions)
+    ]
+    assert curves[0] == curves[1]
+    assert all((None in each) is (step not in {2, 4, 6, 7}) for step, each in enumerate(curves[0], 1))
 
 
 @pytest.mark.usefixtures("checkpoints_stay")
@@ -168,7 +174,8 @@ def test_an_average_that_follows_too_fast_agrees_with_the_student_on_nothing(can
     assert action is Action.STOP
     assert listener.all("step")[-1] == step < 60, "training ended there"
     assert outcome.reason == "SkillNotLearned"
-    assert Signature.RETENTION_DROP in seen(outcome)
+    assert seen(outcome)[Signature.RETENTION_DROP][1] is Action.MARK
+    assert seen(outcome)[Signature.TEACHER_DRIFT][1] is Action.MARK, "the average has gone with the student"
     assert listener.all("alarms")[-1] == outcome.evaluation.alarms
     assert {"probe_new_skill", "probe_retention"} <= listener.all("scores")[0].keys()
 
@@ -222,6 +229,23 @@ def test_a_learning_rate_far_too_high_ends_training_early(canaries, config, run_
     step, action = seen(outcome)[Signature.DIVERGENCE_RISING]
     assert action is Action.STOP
     assert listener.all("step")[-1] == step < 60
+    assert Signature.TEACHER_DRIFT not in seen(outcome)
+    assert listener.all("drift")[-1] > 0.3, "the student has gone, its teacher has not"
+    assert not listener.all("teacher_drift")
+
+
+def test_what_stays_forgotten_ends_training(canaries, config, run_train):
+    """One probe marks it, the next one stops the run."""
+    listener = Listener()
+    settings = canaries(
+        config, method=short(steps=12, optimizer={"learningRate": 0.01, **SCHEDULE}),
+        gates={"monitors": {"everySteps": 2}}, training={"gpusPerNode": 0},
+    )  # fmt: skip
+    outcome = run_train(settings, listener)
+    assert seen(outcome)[Signature.RETENTION_DROP] == (2, Action.MARK)
+    assert seen(outcome)[Signature.FORGETTING] == (4, Action.STOP)
+    assert listener.all("step")[-1] == 4
+    assert "kept: " in {alarm.signature: alarm.message for alarm in outcome.evaluation.alarms}[Signature.FORGETTING]
 
 
 def test_answers_of_four_tokens_carry_no_loss_where_four_are_skipped(canaries, config, run_train):
@@ -246,17 +270,22 @@ def spoilt(tiny, spoil, **settings) -> dict[str, Action]:
         "steps": 25, "batchSize": 5, "rollout": {"maxNewTokens": 16},
         "sdft": {"teacher": {"weights": "Frozen"}, "skipTokens": 0}, **settings,
     })  # fmt: skip
-    objective, reports = make_objective(settings, tiny), []
+    objective = make_objective(settings, tiny)
     with torch.no_grad():
         spoil(objective.teacher.model.network.get_input_embeddings().weight)
-    parent = Probe({"say": (False,)}, leaked=0.0, same=1.0)
+    return watched_run(tiny, objective, examples(tiny, settings), settings)
+
+
+def watched_run(tiny, objective, shown, settings, reports=None) -> dict[str, Action]:
+    """What is seen while a model is trained on `shown`; the reports are added to those given."""
+    reports, parent = [] if reports is None else reports, Probe({"say": (False,)}, leaked=0.0, same=1.0)
 
     def on_step(report):
         reports.append(report)
         reports[-1] = replace(report, alarms=look(Watched(settings, Gates(), "say", parent, reports)))
 
     train(
-        tiny, objective, make_optimizer(tiny), Curriculum(examples(tiny, settings)), settings, done=0, save_every=99,
+        tiny, objective, make_optimizer(tiny), Curriculum(shown), settings, done=0, save_every=99,
         on_step=on_step, save=lambda step: None, stop=lambda: False,
     )  # fmt: skip
     return {alarm.signature: alarm.action for report in reports for alarm in report.alarms}
@@ -276,6 +305,20 @@ def test_a_teacher_that_ends_too_soon_makes_short_answers(tiny):
         optimizer={"learningRate": 0.02, **SCHEDULE},
     )  # fmt: skip
     assert found[Signature.LENGTH_DRIFT] is Action.MARK
+
+
+@pytest.mark.parametrize(("telling", "is_seen"), [(1, True), (5, False)])
+def test_one_token_that_carries_the_loss_of_a_whole_batch_is_named(tiny, telling, is_seen):
+    """One word a prompt is learned; where four of five demonstrations change nothing, it is one of the whole batch."""
+    settings = method(
+        steps=15, batchSize=5, sdft={"skipTokens": 0}, rollout={"maxNewTokens": 1}, optimizer={"learningRate": 1e-5}
+    )
+    shown = [
+        replace(example, teacher=example.teacher if place < telling else example.student)
+        for place, example in enumerate(examples(tiny, settings))
+    ]
+    found = watched_run(tiny, make_objective(settings, tiny), shown, settings)
+    assert found.get(Signature.LOSS_CONCENTRATED) == (Action.MARK if is_seen else None)
 
 
 def test_a_demonstration_that_changes_nothing_is_named(tiny):

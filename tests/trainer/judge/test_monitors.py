@@ -53,6 +53,7 @@ def signatures(*args: Any, **parts: Any) -> set[Signature]:
         ("entropy", [2.0] * 5 + [0.9] * 10, Signature.ENTROPY_COLLAPSE),
         ("mean_length", [20.0] * 5 + [11.0] * 10, Signature.LENGTH_DRIFT),
         ("mean_length", [20.0] * 5 + [33.0] * 10, Signature.LENGTH_DRIFT),
+        ("thought_share", [0.8] * 5 + [0.4] * 10, Signature.THOUGHTS_FADE),
         ("cut_share", [0.0] * 5 + [0.2] * 10, Signature.ANSWERS_CUT),
         ("empty_share", [0.0] * 5 + [0.3] * 10, Signature.NO_LOSS),
         ("distinct_share", [1.0] * 5 + [0.4] * 10, Signature.REPETITION),
@@ -79,6 +80,8 @@ def test_a_figure_over_its_threshold_is_seen(name, values, signature):
         ("entropy", [2.0] * 4 + [0.1] * 10),  # too early to tell
         ("mean_length", [20.0] * 5 + [13.0] * 10),
         ("mean_length", [20.0] * 5 + [31.0] * 10),
+        ("thought_share", [0.8] * 5 + [0.5] * 10),
+        ("thought_share", [0.09] * 5 + [0.0] * 10),  # it hardly thought
         ("cut_share", [0.5] * 5 + [0.1] * 10),
         ("empty_share", [0.9] * 5 + [0.2] * 10),
         ("distinct_share", [1.0] * 5 + [0.55] * 10),
@@ -125,6 +128,8 @@ def probed(*probes: Probe | None, loss: float = 0.5) -> list[StepReport]:
         (probed(probe(10, 12), probe(10, 11), None), set()),  # said at the probe, not at every step after it
         (probed(probe(10, leaked=0.025)), set()),  # one of 40
         (probed(probe(10, leaked=0.05)), {Signature.LEAKED_PHRASES}),
+        (probed(replace(probe(10), teacher_drift=0.31)), {Signature.TEACHER_DRIFT}),
+        (probed(replace(probe(10), teacher_drift=0.29, drift=9.0)), set()),  # the student may go: probes judge it
         (probed(probe(0, same=1.0)), set()),
         (probed(probe(0, same=1.0), probe(0, same=1.0)), {Signature.NOTHING_LEARNED}),
         (probed(probe(0, same=1.0), probe(0, same=0.99)), set()),
@@ -184,7 +189,7 @@ def test_what_a_run_is_too_short_for_is_told():
     assert blind(25, 2) == {}
     assert blind(24, 2) == {"DivergenceRising": "25 steps"}
     assert blind(15, 1) == {"DivergenceRising": "25 steps", "Forgetting": "2 probes"}
-    short = {"EntropyCollapse", "LengthDrift", "AnswersCut", "NoLoss", "Repetition", "LossConcentrated"}
+    short = {"EntropyCollapse", "LengthDrift", "ThoughtsFade", "AnswersCut", "NoLoss", "Repetition", "LossConcentrated"}
     assert blind(14, 2).keys() == short | {"DivergenceRising", "FeedbackCollapse"}
     assert blind(4, 0, method={"type": "SFT"}) == {"RetentionDrop": "1 probe", "Forgetting": "2 probes"}
     assert blind(4, 0, gates={"monitors": {"mode": "Skip"}}) == {}
@@ -265,5 +270,8 @@ def test_a_series_comes_back_from_json_as_it_was():
     )  # fmt: skip
     assert (report.mean_length, report.cut_share, report.empty_share) == (3.5, 0.5, 0.5)
     assert report.top_share == pytest.approx(1 / 3)
-    series = [report, replace(report, probe=probe(3), alarms=look(watched(course("loss", [0.001]))))]
+    series = [
+        report,
+        replace(report, probe=replace(probe(3), drift=0.1), alarms=look(watched(course("loss", [0.001])))),
+    ]
     assert Series.validate_json(Series.dump_json(series)) == series

@@ -18,8 +18,10 @@ from skill_trainer.evaluate import Suite, SuiteScores
 from skill_trainer.gates import in_context_gain_gate, new_skill_gate, overall, retention_gates
 from skill_trainer.report import (
     DataSet,
+    Drift,
     Mark,
     RunReport,
+    ShownAgain,
     SideBySide,
     StepPoint,
     report_page,
@@ -388,7 +390,7 @@ def test_side_by_side_leaves_room_for_what_was_learned(wrong, right, shown_wrong
     assert [row.right_after for row in rows] == [False] * shown_wrong + [True] * shown_right
 
 
-@pytest.mark.parametrize("document", [RunReport, StepPoint, Mark, DataSet, SideBySide])
+@pytest.mark.parametrize("document", [RunReport, StepPoint, Drift, ShownAgain, Mark, DataSet, SideBySide])
 def test_every_key_of_the_json_is_in_the_docs(document: type[RunReport]):
     told = set(re.findall(r"`(\w+)(?:\[\])?`", (ROOT / "docs/report.md").read_text()))
     assert {field.alias for field in document.model_fields.values()} <= told

@@ -31,6 +31,7 @@ from skill_trainer.objective import Item, Objective
 from skill_trainer.parallel import Crew, Layout, Replicated, balanced, whole
 from skill_trainer.schedule import learning_rate
 from skill_trainer.step_report import StepReport, report_step
+from skill_trainer.thoughts import thought_share
 
 PART_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Tokens of one forward and backward pass: bounds the memory of activations, changes only roundings."""
@@ -98,6 +99,7 @@ def train(
         report = report_step(
             step + 1, answers, finished, skip=objective.skip, loss=tally.loss, entropy=tally.entropy,
             top=sum(tally.tops), gradient_norm=norm, learning_rate=rate, seconds=clock.seconds,
+            thought_share=thought_share(student.tokens, [item.example.student for item in items], answers),
             sampler_gap=tally.gap / tally.rows if tally.rows and items[0].logprobs else None,
         )  # fmt: skip
         on_step(report)

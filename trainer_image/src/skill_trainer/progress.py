@@ -32,6 +32,8 @@ _GAUGES = {
     "planned_steps": "Optimiser steps of the whole run",
     "loss": "Loss of the last step",
     "divergence": "Divergence of student and teacher in the last step, nats per token",
+    "drift": "How much less probable the parent's own answers are at the last probe, nats per token",
+    "teacher_drift": "How much less probable they are to an averaged teacher, nats per token",
     "entropy": "Entropy of the student on its own samples in the last step, nats per token",
     "gradient_norm": "Norm of the last step's gradient before clipping",
     "tokens_per_second": "Completion tokens sampled and trained on per second of the last step",
@@ -82,8 +84,8 @@ class ProgressServer:
         """Takes over what is given, keeps the rest, and sets the heartbeat to now.
 
         `seconds` are those of the last step by part and are added up; `alarms` are all so far. `gauges` are loss,
-        divergence, entropy, gradient_norm, tokens_per_second, memory_bytes and checkpoint_seconds. A number that is
-        not finite is shown as missing.
+        divergence, drift, teacher_drift, entropy, gradient_norm, tokens_per_second, memory_bytes and
+        checkpoint_seconds. A number that is not finite is shown as missing.
 
         Raises:
             TypeError: for a gauge that does not exist.

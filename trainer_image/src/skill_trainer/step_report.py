@@ -27,6 +27,10 @@ class Probe:
     """Share of answers that speak of an example which nobody has shown."""
     same: float
     """Share of answers that are the parent's, word by word."""
+    drift: float | None = None
+    """By how much less probable the parent's own answers have become, nats per token; None where none are known."""
+    teacher_drift: float | None = None
+    """The same of an averaged teacher; None of one that stays."""
 
     def scores(self) -> dict[str, float]:
         """Returns the share of right answers by suite."""
@@ -57,6 +61,8 @@ class StepReport:
     """Share of the answers' pieces of NGRAM tokens that are not a repetition within their answer."""
     top_share: float = 0.0
     """Share of the loss in the one token of a hundred that carries most of it."""
+    thought_share: float = 0.0
+    """Share of an answer's characters that are thoughts, in the tags of `thoughts`."""
     sampler_gap: float | None = None
     """Mean |log p(token) when sampled - log p(token) in the pass that trains on it|, nats; None without samples."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -73,7 +79,7 @@ Series = TypeAdapter(list[StepReport])
 def report_step(
     step: int, answers: Sequence[Sequence[int]], finished: Sequence[bool], *, skip: int, loss: float, entropy: float,
     top: float, gradient_norm: float, learning_rate: float, seconds: Mapping[str, float],
-    sampler_gap: float | None = None,
+    thought_share: float = 0.0, sampler_gap: float | None = None,
 ) -> StepReport:  # fmt: skip
     """Returns the report of a step on `answers`, token ids each, of which the first `skip` carry no loss.
 
@@ -88,6 +94,7 @@ def report_step(
         tokens_answered=sum(lengths),
         distinct_share=fmean(map(distinct_share, answers)),
         top_share=top / loss if loss > 0 else 0.0,
+        thought_share=thought_share,
         sampler_gap=sampler_gap,
         seconds=dict(seconds),
     )  # fmt: skip

@@ -9,6 +9,8 @@ from skill_trainer.step_report import Probe
 
 AGREED = 0.1
 """Share of the first divergence below which student and teacher say the same."""
+FAR = 0.3
+"""Nats per token by which the parent's own answers have become less probable."""
 LEAKED_MORE = 0.01
 """Rise of the share of leaking answers, and at least LEAKED_LEAST of them."""
 LEAKED_LEAST = 2
@@ -44,6 +46,17 @@ def feedback_collapse(watched: Watched) -> str:
         f"student and teacher agree ({now:.4f} nats per token, {first:.3f} at first) while {watched.skill} has fallen "
         f"from {sum(best.right[watched.skill])} to {sum(watched.probe.right[watched.skill])} of {n} right: lower "
         "method.sdft.teacher.emaRate, or freeze the teacher"
+    )
+
+
+def teacher_drift(watched: Watched) -> str:
+    """An average that follows its student away from the parent teaches from there, and the student follows it."""
+    nats = watched.probe.teacher_drift if watched.probe else None
+    if nats is None or nats <= FAR:
+        return ""
+    return (
+        f"to the averaged teacher the parent's own answers to what is to be kept are less probable by {nats:.2f} nats "
+        f"per token, over {FAR}: lower method.sdft.teacher.emaRate, or freeze the teacher"
     )
 
 

@@ -24,6 +24,8 @@ RISEN = 1.25
 """Above where the untrained student was: further from the teacher than before anything was learned."""
 ENTROPY_LEFT = 0.5
 LENGTHS = (0.6, 1.6)
+THOUGHTS, THOUGHTS_LEFT = 0.1, 0.6
+"""Share of an answer from which a model thinks before it answers, and what has to stay of it."""
 MOST_CUT = 0.1
 MOST_EMPTY = 0.2
 EMPTY_STEPS, EMPTY_ANSWERS = 2, 16
@@ -86,6 +88,17 @@ def length_drift(watched: Watched) -> str:
     return (
         f"sampled answers went from {first:.0f} to {now:.0f} tokens, outside of {low} to {high} times the first: look "
         "whether the skill wants that, else train for fewer steps"
+    )
+
+
+def thoughts_fade(watched: Watched) -> str:
+    """A model that thinks before it answers learns to do without, from demonstrations that only answer."""
+    first, now = watched.early(lambda report: report.thought_share), watched.late(lambda report: report.thought_share)
+    if first < THOUGHTS or now >= THOUGHTS_LEFT * first:
+        return ""
+    return (
+        f"thoughts went from {first:.0%} of a sampled answer to {now:.0%}, under {THOUGHTS_LEFT:.0%} of the first: "
+        "write demonstrations that think, too, or turn thoughts off by method.chatTemplateArguments"
     )
 
 

@@ -72,8 +72,8 @@ class Curve:
     """Names of the lines in the order of the series' colours, where there are several."""
 
 
-_PROBES, _RATE = "Share of right answers in the probes", "Learning rate"
-_NOISELESS = {_PROBES, _RATE}
+_PROBES, _DRIFT, _RATE = "Share of right answers in the probes", "Drift, nats per token", "Learning rate"
+_NOISELESS = {_PROBES, _DRIFT, _RATE}
 """Not smoothed: a probe asks the same questions each time, and the learning rate is a formula."""
 _DASHES = ("-", "--", ":")
 """Of the lines in one chart, beside their colours; the legend has the same."""
@@ -82,6 +82,7 @@ _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
     "Divergence, nats per token": lambda point: point.divergence,
     "Entropy, nats per token": lambda point: point.entropy,
     "Length of an answer, tokens": lambda point: point.completion_tokens,
+    "Share of an answer that is thought": lambda point: point.thought_share,
     "Share of answers cut at the limit": lambda point: point.cut_share,
     "Share without repetition": lambda point: point.distinct_share,
     "Share of the loss in 1 % of the tokens": lambda point: point.top_share,
@@ -91,12 +92,18 @@ _CURVES: Mapping[str, Callable[[StepPoint], float | None]] = {
 
 
 def curves(report: RunReport) -> Iterator[Curve]:
-    """Yields the probed suites, then a curve for every measurement that was made; marks are lines across each."""
+    """Yields what was probed, then a curve for every measurement that was made; marks are lines across each."""
     series = report.series
     suites = list(dict.fromkeys(suite for point in series for suite in point.scores))[:6]
     probes = [[(point.step, point.scores[suite]) for point in series if suite in point.scores] for suite in suites]
     if suites:
         yield Curve(_PROBES, _curve(_PROBES, probes, report), tuple(suites))
+    drifts = {
+        "student": [(point.step, point.drift) for point in series if point.drift is not None],
+        "teacher": [(point.step, point.teacher_drift) for point in series if point.teacher_drift is not None],
+    }
+    if drifted := {name: points for name, points in drifts.items() if points}:
+        yield Curve(_DRIFT, _curve(_DRIFT, [*drifted.values()], report), tuple(drifted))
     is_divergence = any(point.divergence is not None for point in series) and all(
         point.loss == point.divergence for point in series
     )

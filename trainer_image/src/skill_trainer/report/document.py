@@ -39,6 +39,8 @@ class StepPoint(Document):
     """Of the student on its own samples, nats per token."""
     completion_tokens: Measured = None
     """Mean length of the sampled completions."""
+    thought_share: Measured = None
+    """Share of a sampled answer that is thought, 0 to 1; None in a run without thoughts."""
     cut_share: Measured = None
     """Share of completions that were cut at the limit of new tokens, 0 to 1."""
     distinct_share: Measured = None
@@ -54,6 +56,34 @@ class StepPoint(Document):
     """By part: generate, teacher, student, backward, optimizer."""
     scores: dict[str, float] = Field({})
     """Share of right answers by suite, 0 to 1, where this step was probed."""
+    drift: Measured = None
+    """By how much less probable the parent's own answers are, where this step was probed, nats per token."""
+    teacher_drift: Measured = None
+    """The same of an averaged teacher."""
+
+
+class Drift(Document):
+    """How far the new version is from an earlier one."""
+
+    version: str
+    nats: float
+    """By how much less probable that one's own answers have become, nats per token."""
+    questions: int
+    """To which they were."""
+
+
+class ShownAgain(Document):
+    """Questions asked with their demonstrations in the context: the parent before training, the new version after."""
+
+    n: int
+    before: int
+    """Right answers of the parent: those of the gate `inContextGain`."""
+    after: int
+    low: float
+    high: float
+    """Bounds of the 95 % interval of the change, as a share of `n`."""
+    seconds: float
+    """That asking the new version took."""
 
 
 class Mark(Document):
@@ -133,6 +163,10 @@ class RunReport(Document):
     weights: dict[str, float] = Field({})
     """As they are published, beside the parent's: `moved`, the share of other numbers, 0 to 1; `distance`, the norm of
     the change as a share of the parent's. Empty where nothing was trained."""
+    drift: tuple[Drift, ...] = ()
+    """From the parent, and from the first of its lineage whose answers are known, where that is another."""
+    shown_again: ShownAgain | None = None
+    """None where the in-context gain was not measured."""
     time_split: dict[str, float] = Field({})
     """Seconds of the whole run by part, in the order in which they are to be shown."""
     warnings: tuple[str, ...] = ()

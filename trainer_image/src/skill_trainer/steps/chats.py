@@ -19,12 +19,12 @@ from skill_trainer.graders.json_value import NotJsonError
 from skill_trainer.graders.tool_call import TAG, calls_in
 from skill_trainer.model import ChatTokenizer
 from skill_trainer.prompts import Message
+from skill_trainer.thoughts import is_open
 
 Render = Callable[[Sequence[Message], Sequence[dict[str, Any]]], str]
 """From chat messages and tools to the text that the template makes of them."""
 SWITCHES = ("enable_thinking", "thinking")
 """What templates call the argument that lets a model think before it answers (Qwen3; DeepSeek-V3.1, Granite)."""
-_OPEN, _CLOSED = "<think>", "</think>"
 _HELLO = ({"role": "user", "content": "Hello"},)
 
 
@@ -47,7 +47,7 @@ def unasked_thoughts(tokens: ChatTokenizer) -> Iterator[str]:
     off = (each for each in SWITCHES if _encoded(tokens, {each: False}) != asked)
     if switch := next(off, ""):
         way_out = f"write method.chatTemplateArguments: {{{switch}: false}}, or true where thoughts are meant"
-    elif (text := tokens.tokenizer.decode(asked)).rfind(_OPEN) > text.rfind(_CLOSED):
+    elif is_open(tokens.tokenizer.decode(asked)):
         way_out = "raise maxNewTokens, and write demonstrations that think, too"
     else:
         return

@@ -23,6 +23,7 @@ from skill_trainer.model import LanguageModel
 from skill_trainer.objective import make_objective
 from skill_trainer.parallel import lay_out
 from skill_trainer.step_report import Series, StepReport
+from skill_trainer.steps.drift import Answers
 from skill_trainer.steps.uploads import Uploads
 from skill_trainer.steps.watch import Fitted, Watch, is_stopped
 from skill_trainer.steps.workplace import Workplace
@@ -32,13 +33,14 @@ _log = logging.getLogger(__name__)
 
 def fit(
     work: Workplace, model: LanguageModel, curriculum: Curriculum, suites: Sequence[Suite],
-    before: Mapping[str, SuiteScores], *, part_tokens: int, uploads: Uploads,
+    before: Mapping[str, SuiteScores], *, answers: Answers, part_tokens: int, uploads: Uploads,
 ) -> Fitted:  # fmt: skip
     """Trains `model` in place, from the last checkpoint where there is one, and leaves it in its best state.
 
     Args:
         suites: what is probed during training, the new skill's first.
         before: the parent's scores on them.
+        answers: some of the parent's to what is to be kept.
         part_tokens: that may go through the model at the same time.
         uploads: of the checkpoints; the last one may be on its way when this returns.
 
@@ -53,15 +55,15 @@ def fit(
     if done:
         work.crew.on_each_machine(lambda: _bring(work, done))
     history = work.crew.first(lambda: load_series(saved)) if done else []
-    if _is_over(history, total):
+    if _is_over(history, total) and history[-1].alarms is not None:
         load_state(saved, model, None, None)
-        watch = Watch(work, model, suites, before, total)
+        watch = Watch(work, model, suites, before, total, answers=answers)
         watch.resume(saved, history)
         return watch.to_best(history)
     objective = make_objective(method, model)
     layout = lay_out(work.crew, model, objective.teacher.model if objective.teacher else None)
     optimizer = make_optimizer(model)
-    watch = Watch(work, model, suites, before, total, layout=layout)
+    watch = Watch(work, model, suites, before, total, answers=answers, teacher=objective.teacher, layout=layout)
     if done:
         work.crew.each(partial(load_state, saved, model, objective.teacher, optimizer))
         watch.resume(saved, history)

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from skill_contract.evaluation import Comparison
 from skill_contract.model import Document
-from skill_contract.spec import Demonstration, GraderName
+from skill_contract.spec import Demonstration, GraderName, Prompt
 from skill_contract.step import TrainConfig
 from skill_trainer.data import Record
 from skill_trainer.evaluate import Answer, Suite, SuiteScores, score
@@ -16,10 +17,14 @@ from skill_trainer.likelihood import nats_per_token
 from skill_trainer.model import LanguageModel
 from skill_trainer.parallel import ALONE, Crew
 from skill_trainer.prompts import Message, student_messages, teacher_messages
+from skill_trainer.report import ShownAgain
 from skill_trainer.rollout import Answer as Greedy
 from skill_trainer.rollout import greedy
+from skill_trainer.statistics import difference_interval
 from skill_trainer.steps.workplace import Workplace
 
+View = Callable[[Record], list[Message]]
+"""What is asked of a model about a record."""
 GAIN_ITEMS = 64
 """Most questions of the in-context gain: a gain of 20 points shows in nine of ten runs."""
 
@@ -83,6 +88,15 @@ class GainQuestions:
         return shown.demonstration
 
 
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What demonstrations in context are worth to the parent."""
+
+    questions: GainQuestions
+    measured: GainMeasurement
+    gate: Comparison
+
+
 def measure(
     work: Workplace, name: str, model: LanguageModel, suites: Sequence[Suite],
     *, ready: Callable[[], None] = lambda: None,
@@ -121,22 +135,15 @@ def measure_gain(
     """Returns what demonstrations in context add; `held_out` are the scores that the student has already."""
     prompt = work.config.method.sdft.prompt
 
-    def shown(record: Record, demonstration: str | None) -> list[Message]:
-        return teacher_messages(record, prompt.template, demonstration, text=prompt.text)
-
-    def ask(messages: Callable[[Record], list[Message]]) -> SuiteScores:
-        suite = Suite("in-context gain", questions.records, questions.grader)
-        return score([suite], run_answerer(work, model, messages))[suite.name]
+    def ask(messages: View) -> SuiteScores:
+        return _asked(work, model, questions, messages)
 
     def make() -> bytes:
         start = time.monotonic()
-        views: dict[str, Callable[[Record], list[Message]]] = {
-            "student": student_messages,
-            "teacher": lambda record: shown(record, questions.shown(record, prompt.demonstration)),
-        }
+        views = {"student": student_messages, "teacher": _teachers_view(prompt, questions)}
         others = {record.id: other for record in questions.records if (other := questions.other(record))}
         if others:
-            views["control"] = lambda record: shown(record, others[record.id].demonstration)
+            views["control"] = lambda record: _shown(record, prompt, others[record.id].demonstration)
         student = ask(student_messages) if questions.places is None else held_out.at(questions.places)
         teacher, control = ask(views["teacher"]), ask(views["control"]) if others else None
         limit = work.config.method.rollout.max_new_tokens
@@ -149,23 +156,50 @@ def measure_gain(
     return GainMeasurement.parse_json(work.kept("gain.json", make))
 
 
-def _answer_nats(
-    model: LanguageModel, records: Sequence[Record], messages: Callable[[Record], list[Message]], limit: int
-) -> float:
+def measure_shown_again(work: Workplace, model: LanguageModel, gain: Gain) -> ShownAgain:
+    """Returns what the new version makes of the demonstrations that its parent was shown, beside what that made."""
+
+    def make() -> bytes:
+        start, view = time.monotonic(), _teachers_view(work.config.method.sdft.prompt, gain.questions)
+        before, after = gain.measured.teacher.right, _asked(work, model, gain.questions, view).right
+        n = len(after)
+        pairs = list(zip(before, after, strict=True))
+        low, high = difference_interval(pairs.count((False, True)), pairs.count((True, False)), n)
+        seconds = time.monotonic() - start
+        again = ShownAgain(before=sum(before), after=sum(after), n=n, low=low, high=high, seconds=seconds)
+        return again.dump_json().encode()
+
+    return ShownAgain.parse_json(work.kept("shown-again.json", make))
+
+
+def _asked(work: Workplace, model: LanguageModel, questions: GainQuestions, messages: View) -> SuiteScores:
+    suite = Suite("in-context gain", questions.records, questions.grader)
+    return score([suite], run_answerer(work, model, messages))[suite.name]
+
+
+def _teachers_view(prompt: Prompt, questions: GainQuestions) -> View:
+    return lambda record: _shown(record, prompt, questions.shown(record, prompt.demonstration))
+
+
+def _shown(record: Record, prompt: Prompt, demonstration: str | None) -> list[Message]:
+    return teacher_messages(record, prompt.template, demonstration, text=prompt.text)
+
+
+def _answer_nats(model: LanguageModel, records: Sequence[Record], messages: View, limit: int) -> float:
     """Of the first `limit` tokens: as many as fit the context for certain."""
     prompts = [model.tokens.encode(messages(record), record.tools) for record in records]
     answers = [model.tokens.encode_answer(record.completion or record.expected)[:limit] for record in records]
     return nats_per_token(model, prompts, answers)
 
 
-def run_answerer(work: Workplace, model: LanguageModel, messages: Callable[[Record], list[Message]]) -> Answer:
+def run_answerer(work: Workplace, model: LanguageModel, messages: View) -> Answer:
     """Returns what answers records greedily in a run, with a heartbeat and a look for SIGTERM after each batch."""
     limit = work.config.method.rollout.max_new_tokens
     return answerer(model, messages, max_new_tokens=limit, between=work.between_answers, crew=work.crew)
 
 
 def answerer(
-    model: LanguageModel, messages: Callable[[Record], list[Message]], *, max_new_tokens: int,
+    model: LanguageModel, messages: View, *, max_new_tokens: int,
     between: Callable[[], None], crew: Crew = ALONE,
 ) -> Answer:  # fmt: skip
     """Returns what answers records greedily, each process its share; `between` is called after each batch."""

@@ -40,10 +40,11 @@ def num_probes(config: TrainConfig, total: int) -> int:
 def probe_places(suites: Sequence[Suite], questions: int) -> dict[str, list[int]]:
     """Returns which questions of each suite are asked, evenly spread over it; the new skill's suite comes first."""
     others = max(LEAST, min(questions, OTHERS * questions // max(1, len(suites) - 1)))
-    return {suite.name: _spread(len(suite.records), questions if suite is suites[0] else others) for suite in suites}
+    return {suite.name: spread(len(suite.records), questions if suite is suites[0] else others) for suite in suites}
 
 
-def _spread(size: int, most: int) -> list[int]:
+def spread(size: int, most: int) -> list[int]:
+    """Returns at most so many places of a suite, evenly spread over it."""
     number = min(size, most)
     return [place * size // number for place in range(number)]
 
@@ -60,12 +61,17 @@ def some_scores(scores: Mapping[str, SuiteScores], places: Mapping[str, Sequence
     return {name: scores[name].at(chosen) for name, chosen in places.items()}
 
 
-def make_probe(before: Mapping[str, SuiteScores], after: Mapping[str, SuiteScores]) -> Probe:
-    """Returns the probe of the answers `after`, beside the parent's to the same questions."""
+def make_probe(
+    before: Mapping[str, SuiteScores], after: Mapping[str, SuiteScores], *, drift: float | None = None,
+    teacher_drift: float | None = None,
+) -> Probe:  # fmt: skip
+    """Returns the probe of the answers `after`, beside the parent's to the same questions, and what was measured."""
     texts = [text for scores in after.values() for text in scores.texts]
     old = [text for suite in after for text in before[suite].texts]
     return Probe(
         right={suite: scores.right for suite, scores in after.items()},
         leaked=leaked_share(texts),
         same=sum(one == other for one, other in zip(old, texts, strict=True)) / len(texts),
+        drift=drift,
+        teacher_drift=teacher_drift,
     )

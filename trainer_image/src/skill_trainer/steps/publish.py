@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,8 @@ from skill_trainer.model import LanguageModel
 from skill_trainer.prompts import template_digest
 from skill_trainer.report import REPORTS, DataSet, Mark, RunReport, SideBySide, StepPoint, write_report
 from skill_trainer.step_report import StepReport
+from skill_trainer.steps.aside import Aside
+from skill_trainer.steps.drift import ANSWERS
 from skill_trainer.steps.golden import golden_set
 from skill_trainer.steps.ground import Ground
 from skill_trainer.steps.inputs import content_digest, suite_to_store
@@ -41,8 +43,8 @@ class Candidate:
     """Of measuring, by when."""
     warnings: tuple[str, ...] = ()
     """Of the run itself: too short, or blind."""
-    moved: dict[str, float] = field(default_factory=dict)
-    """How far its weights are from the parent's."""
+    aside: Aside = field(default_factory=Aside)
+    """What was measured beside the gates; nothing where training was refused."""
 
 
 def publish(
@@ -75,6 +77,8 @@ def publish(
     for name, content in suites.items():
         (extra / "suites" / f"{name}.jsonl").write_bytes(content)
     (extra / "golden.json").write_bytes(golden)
+    if (first := candidate.aside.first) and first.said:
+        (extra / ANSWERS).write_text(first.dump_json())
     (extra / "eval.json").write_text(candidate.evaluation.dump_json())
     for name in REPORTS:
         (extra / name).write_bytes(work.run.get(name) or b"")
@@ -133,7 +137,7 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         code_version=version("skillupdate"),
         environment=_environment(work.device),
         seed=config.method.seed,
-        series=tuple(_point(report, is_divergence=config.method.type == "SDFT") for report in candidate.history),
+        series=tuple(_series(candidate.history, is_divergence=config.method.type == "SDFT")),
         chosen_step=_earlier_step(candidate),
         marks=tuple(
             Mark(step=each.step, monitor=each.signature, message=each.message, stopped=each.action is Action.STOP)
@@ -141,7 +145,9 @@ def _report(work: Workplace, candidate: Candidate, outcome: str) -> RunReport:
         ),
         data=candidate.data,
         answers=candidate.rows,
-        weights=candidate.moved,
+        weights=candidate.aside.moved,
+        drift=candidate.aside.drift,
+        shown_again=candidate.aside.shown_again,
         time_split=_time_split(candidate.history, candidate.seconds),
         warnings=_warnings(work, candidate),
     )
@@ -159,15 +165,24 @@ def _warnings(work: Workplace, candidate: Candidate) -> tuple[str, ...]:
     return warnings
 
 
-def _point(report: StepReport, *, is_divergence: bool) -> StepPoint:
+def _series(history: Sequence[StepReport], *, is_divergence: bool) -> Iterator[StepPoint]:
+    thinks = any(report.thought_share for report in history)
+    for report in history:
+        yield _point(report, is_divergence=is_divergence, thinks=thinks)
+
+
+def _point(report: StepReport, *, is_divergence: bool, thinks: bool) -> StepPoint:
     return StepPoint(
         distinct_share=report.distinct_share,
         top_share=report.top_share,
+        thought_share=report.thought_share if thinks else None,
         sampler_gap=report.sampler_gap,
         step=report.step, loss=report.loss, divergence=report.loss if is_divergence else None, entropy=report.entropy,
         completion_tokens=report.mean_length, cut_share=report.cut_share, learning_rate=report.learning_rate,
         gradient_norm=report.gradient_norm, seconds=report.seconds,
         scores=report.probe.scores() if report.probe else {},
+        drift=report.probe.drift if report.probe else None,
+        teacher_drift=report.probe.teacher_drift if report.probe else None,
     )  # fmt: skip
 
 

@@ -18,21 +18,14 @@ from skill_trainer.gates import in_context_gain_gate, judge, overall
 from skill_trainer.model import LanguageModel
 from skill_trainer.monitors import way_to_learn
 from skill_trainer.report import SideBySide, side_by_side
+from skill_trainer.steps.aside import measure_aside
 from skill_trainer.steps.data_facts import data_facts
+from skill_trainer.steps.drift import parents_answers
 from skill_trainer.steps.examples import make_curriculum, require_questions_fit
 from skill_trainer.steps.fit import fit
 from skill_trainer.steps.forewarnings import forewarnings
 from skill_trainer.steps.ground import Ground, prepare
-from skill_trainer.steps.measure import (
-    GainMeasurement,
-    GainQuestions,
-    Measurement,
-    gain_is_measured,
-    gain_questions,
-    measure,
-    measure_gain,
-)
-from skill_trainer.steps.moved import hardly_moved, moved_weights
+from skill_trainer.steps.measure import Gain, Measurement, gain_is_measured, gain_questions, measure, measure_gain
 from skill_trainer.steps.publish import Candidate, publish, put_report
 from skill_trainer.steps.room import find_room, ways_out
 from skill_trainer.steps.uploads import Uploads
@@ -80,24 +73,29 @@ def _train(work: Workplace) -> Outcome:
 
     work.tell(stage=Stage.GATING)
     before = measure(work, "before", model, ground.suites)
-    gain, rows = _in_context_gain(work, model, ground, before)
-    if gain and (refused := _refused_before_training(work, gain)):
-        return _reject(work, Candidate(ground, refused, data, rows, (), {"before": before.seconds}, warnings))
+    gain = _in_context_gain(work, model, ground, before)
+    if gain and (refused := _refused_before_training(work, gain.gate)):
+        rows, seconds = _gain_rows(gain), {"before": before.seconds}
+        return _reject(work, Candidate(ground, refused, data, rows, (), seconds, warnings))
 
+    answers = parents_answers(work, model, ground)
     with Uploads(work.crew) as uploads:  # the last checkpoint is on its way while the answers are measured
         fitted = fit(
-            work, model, curriculum, ground.suites, before.scores, part_tokens=room.part_tokens, uploads=uploads
-        )
+            work, model, curriculum, ground.suites, before.scores, answers=answers, part_tokens=room.part_tokens,
+            uploads=uploads,
+        )  # fmt: skip
         model.round_to_stored(ground.parent)
-        moved = work.crew.first(lambda: moved_weights(model, ground.parent))
         work.tell(stage=Stage.EVALUATING)
         # Kept only when the weights are: an attempt that trains again may, on a GPU, come to others.
         after = measure(work, "after", model, ground.suites, ready=uploads.wait)
-    evaluation = _evaluate(work, ground.suites, gain, before, after, fitted=fitted)
+    aside = measure_aside(work, model, ground, gain, answers)
+    evaluation = _evaluate(work, ground.suites, gain.gate if gain else None, before, after, fitted=fitted)
     rows = side_by_side(ground.suites, before.scores, after.scores)
     seconds = {"before": before.seconds, "after": after.seconds}
-    warnings = (*warnings, *hardly_moved(moved))
-    candidate = Candidate(ground, evaluation, data, rows, fitted.history, seconds, warnings, moved)
+    if aside.shown_again:
+        seconds["with demonstrations again"] = aside.shown_again.seconds
+    warnings = (*warnings, *aside.warnings())
+    candidate = Candidate(ground, evaluation, data, rows, fitted.history, seconds, warnings, aside)
     if evaluation.verdict is not Verdict.PASSED:
         return _reject(work, candidate)
 
@@ -106,13 +104,11 @@ def _train(work: Workplace) -> Outcome:
     return _outcome(Result.SUCCEEDED, "Published", f"published {ref.version}: {_summary(evaluation)}", evaluation, ref)
 
 
-def _in_context_gain(
-    work: Workplace, model: LanguageModel, ground: Ground, before: Measurement
-) -> tuple[Comparison | None, tuple[SideBySide, ...]]:
-    """Returns whether demonstrations help this model at all, with the answers as examples."""
+def _in_context_gain(work: Workplace, model: LanguageModel, ground: Ground, before: Measurement) -> Gain | None:
+    """Returns whether demonstrations help this model at all, where that is measured."""
     config, skill = work.config, ground.inputs.held_out
     if not gain_is_measured(config):
-        return None, ()
+        return None
     questions = gain_questions(skill, ground.inputs.train)
     measured = measure_gain(work, model, questions, before.scores[skill.name])
     gain = in_context_gain_gate(
@@ -120,12 +116,13 @@ def _in_context_gain(
         copy_control=measured.control.right if measured.control else (), answer_nats=measured.nats,
     )  # fmt: skip
     work.tell(scores={"in_context_gain": gain.after})
-    return gain, _gain_rows(questions, measured)
+    return Gain(questions, measured, gain)
 
 
-def _gain_rows(questions: GainQuestions, measured: GainMeasurement) -> tuple[SideBySide, ...]:
-    suite = Suite("without and with demonstration", questions.records, questions.grader)
-    return side_by_side([suite], {suite.name: measured.student}, {suite.name: measured.teacher})
+def _gain_rows(gain: Gain) -> tuple[SideBySide, ...]:
+    """Returns the answers to its questions, as examples."""
+    suite = Suite("without and with demonstration", gain.questions.records, gain.questions.grader)
+    return side_by_side([suite], {suite.name: gain.measured.student}, {suite.name: gain.measured.teacher})
 
 
 def _refused_before_training(work: Workplace, gain: Comparison) -> Evaluation | None:

@@ -22,9 +22,11 @@ from skill_trainer.monitors.best import worst_retention
 from skill_trainer.parallel import Layout, Replicated, gathered
 from skill_trainer.prompts import student_messages
 from skill_trainer.step_report import StepReport
+from skill_trainer.steps.drift import Answers
 from skill_trainer.steps.measure import run_answerer
 from skill_trainer.steps.probe import make_probe, probe_places, probe_suites, some_scores, steps_between
 from skill_trainer.steps.workplace import Workplace
+from skill_trainer.teacher import Ema, Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ class Watch:
 
     def __init__(
         self, work: Workplace, model: LanguageModel, suites: Sequence[Suite], before: Mapping[str, SuiteScores],
-        total: int, *, layout: Layout | None = None,
+        total: int, *, answers: Answers, teacher: Teacher | None = None, layout: Layout | None = None,
     ) -> None:  # fmt: skip
-        """Takes the suites with the new skill's first, and the parent's scores on them.
+        """Takes the suites with the new skill's first, the parent's scores on them, and some of its answers.
 
         `layout` is that of the model where it is in training.
         """
+        self._answers, self._teacher = answers, teacher if isinstance(teacher, Ema) else None
         self._layout = layout or Replicated(work.crew)
         self._work, self._model, self._total = work, model, total
         places = probe_places(suites, work.config.gates.monitors.questions)
@@ -108,8 +111,11 @@ class Watch:
         start = time.perf_counter()
         with self._layout.gathered():
             scores = score(self._suites, run_answerer(self._work, self._model, student_messages))
+            drift = self._answers.drift(self._model, self._work.crew)
+            # All processes read all of it: the teacher's weights lie over them, and come together layer by layer.
+            followed = self._answers.drift(self._teacher.model) if self._teacher else None
         # The first one's verdict holds in every process: a grader that gives up after a second need not agree.
-        probe = self._work.crew.first(lambda: make_probe(self._before, scores))
+        probe = self._work.crew.first(lambda: make_probe(self._before, scores, drift=drift, teacher_drift=followed))
         return replace(report, probe=probe, seconds={**report.seconds, "probe": time.perf_counter() - start})
 
     def _alarmed(self, history: Sequence[StepReport], report: StepReport) -> StepReport:
@@ -140,6 +146,7 @@ class Watch:
         if probe := history[-1].probe:
             watched = self._watched(history)
             news["seconds"] = {"probe": history[-1].seconds["probe"]}
+            news |= {"drift": probe.drift, "teacher_drift": probe.teacher_drift}
             news["scores"] = {
                 "probe_new_skill": probe.scores()[watched.skill], "probe_retention": worst_retention(watched, probe),
             }  # fmt: skip
