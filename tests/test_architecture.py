@@ -37,7 +37,7 @@ def test_operator_folder_never_shadows_the_standard_library():
     ("package", "forbidden"),
     [
         ("skill_contract", "torch transformers boto3 kopf kubernetes"),
-        ("skill_store.cli", "torch transformers kopf kubernetes"),
+        ("skill_store.cli", "torch transformers kopf kubernetes boto3 s3transfer httpx aiohttp rich"),
         (
             "kubectl_skill.completion",
             "torch transformers boto3 kopf aiohttp prometheus_client skill_store skill_trainer",

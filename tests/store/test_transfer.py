@@ -304,7 +304,7 @@ def test_damaged_weights_are_refused_after_an_earlier_attempt_too(
 
 
 def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """64 MB in ranges of 8 MB, four at once: what is held in memory are chunks of 256 KiB."""
+    """64 MB in ranges of 8 MB, four at once: what is held in memory are pieces of 512 KiB."""
     import tracemalloc
 
     monkeypatch.setattr(transfer, "RANGE_BYTES", 8 << 20)

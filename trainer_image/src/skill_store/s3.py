@@ -1,4 +1,6 @@
-"""Object storage that speaks S3. The only module that knows boto3, and the place where its faults become ours.
+"""Object storage that speaks S3. The only module that knows boto3 and botocore, and where their faults become ours.
+
+boto3 itself is needed for uploads only and imported there: a fetch, for which a serving pod waits, starts without it.
 
 Credentials, endpoint and region come from the environment as the AWS SDK reads them (variables, profile, web identity):
 this module never takes keys as arguments, so none can be logged.
@@ -11,11 +13,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import boto3
-from boto3.exceptions import S3UploadFailedError
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -26,6 +25,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 from botocore.parsers import ResponseParserError
+from botocore.session import get_session
 from urllib3.exceptions import HTTPError
 
 from skill_store.errors import (
@@ -117,6 +117,9 @@ class S3Store:
 
     def upload(self, key: str, path: Path, moved: Callable[[int], None]) -> None:
         """Uploads a file in parts of 64 MiB; boto3 sends a checksum with each, and aborts the upload where it fails."""
+        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415
+        from boto3.s3.transfer import S3Transfer, TransferConfig  # noqa: PLC0415
+
         # "classic": the CRT client, which boto3 takes on some GPU machines, ignores a client's own endpoint.
         config = TransferConfig(
             multipart_threshold=_PART_BYTES,
@@ -125,7 +128,14 @@ class S3Store:
             preferred_transfer_client="classic",
         )
         with self._translated(key):
-            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=config, Callback=moved)
+            try:
+                transfer = S3Transfer(self._client, config)  # type: ignore[arg-type]  # the stubs name another Config
+                transfer.upload_file(str(path), self._bucket, self._prefix + key, moved)
+            except S3UploadFailedError as error:
+                cause = error.__context__
+                if isinstance(cause, ClientError | BotoCoreError):
+                    raise fault_of(cause, f"{self.uri}/{key}") from error
+                raise StoreError(str(error)) from error
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Yields the objects below a prefix, page by page."""
@@ -155,11 +165,6 @@ class S3Store:
         place = f"{self.uri}/{key}"
         try:
             yield
-        except S3UploadFailedError as error:
-            cause = error.__context__
-            raise (
-                fault_of(cause, place) if isinstance(cause, ClientError | BotoCoreError) else StoreError(str(error))
-            ) from error
         except (ClientError, BotoCoreError) as error:
             raise fault_of(error, place) from error
         except StoreError:
@@ -182,9 +187,9 @@ def _client() -> S3Client:
 
 
 def _made_from_environment() -> S3Client:
-    session = boto3.session.Session()
-    # boto3 reads AWS_DEFAULT_REGION only, EKS sets AWS_REGION; other stores want any region at all.
-    region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+    session = get_session()
+    # botocore reads AWS_DEFAULT_REGION only, EKS sets AWS_REGION; other stores want any region at all.
+    region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
     config = Config(
         region_name=region,
         retries={"mode": "standard", "total_max_attempts": 3},
@@ -192,7 +197,7 @@ def _made_from_environment() -> S3Client:
         connect_timeout=10,
         read_timeout=READ_SECONDS,
     )
-    return session.client("s3", config=config)
+    return cast("S3Client", session.create_client("s3", config=config))
 
 
 def _code(error: ClientError) -> str:
