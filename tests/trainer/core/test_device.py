@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -88,3 +91,32 @@ def test_a_rehearsal_goes_back_through_all_layers_and_leaves_no_gradients(tiny_l
     model.rehearse()
     assert went_back == [1, 0]
     assert all(each.grad is None and each.requires_grad for each in model.parameters())
+
+
+MEMORY = """
+import resource, torch
+from skill_trainer.device import prepare
+prepare()
+def pages(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+before = pages()
+for _ in range(40):
+    torch.ones(12 * 2**20)
+print(pages() - before)
+weight = torch.randn(576, 1536)
+product = torch.ops.mkldnn._linear_pointwise
+product(torch.randn(300, 1536), weight, None, "none", [], "")
+before = resident()
+for rows in range(200, 300):
+    product(torch.randn(rows, 1536), weight, None, "none", [], "")
+print(resident() - before)
+"""
+
+
+def test_on_a_cpu_freed_memory_is_taken_again_and_products_of_ever_other_sizes_keep_little():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True, env=environment)
+    new_pages, kept_bytes = map(int, done.stdout.split())
+    whole = 40 * 12 * 2**20 * 4 / resource.getpagesize()
+    assert new_pages < whole / 2, "tensors of the size of those that were freed are made of new pages, again and again"
+    assert kept_bytes < 1e8

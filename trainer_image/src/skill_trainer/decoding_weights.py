@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from skill_trainer.divergence import Head
+from skill_trainer.products import Linear
 
 ROWS = 8
 """Rows that the blocks are laid out for; measured to be as good for 2 to 128."""
@@ -55,7 +56,7 @@ def logits(head: Any, rows_AD: Tensor) -> Tensor:
 
 def _is_plain(module: Any) -> bool:
     return (
-        type(module) is nn.Linear
+        type(module) in (nn.Linear, Linear)
         and type(module.weight) is nn.Parameter  # a shard is of another class
         and module.weight.dtype == torch.float32
         and "forward" not in vars(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
@@ -16,6 +17,8 @@ import torch
 from skill_trainer.errors import ConfigInvalid
 
 log = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def compute_device() -> torch.device:
@@ -44,11 +47,31 @@ def precision(device: torch.device) -> AbstractContextManager[object]:
 def prepare() -> None:
     """Sets threads and deterministic kernels, so that a run gives the same weights on the same kind of machine."""
     torch.set_num_threads(num_threads())
+    if not torch.cuda.is_available():
+        _keep_memory()
     # cuBLAS is deterministic only with a fixed workspace; must be set before the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True)
     # Filling fresh memory would only hide reads of memory that was never written, at the price of a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def _keep_memory() -> None:
+    """Lets this process keep what it frees, and bounds what products keep: of use where tensors lie in its memory.
+
+    glibc gives each large block back at once, and the next one of its size is made of new pages, filled with zeros: more
+    than half of a run's page faults (docs/evidence.md). oneDNN keeps a megabyte for each shape that it has multiplied, of
+    the last thousand, and there is a new one for each number of tokens; a part has some twenty.
+
+    Source: glibc manual, "Malloc Tunable Parameters", numbers from malloc.h; oneDNN, "Primitive Cache". oneDNN and
+    PyTorch's use of it read their environment with the first product.
+    """
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "32")
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # not in other C libraries
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)):
+            libc.mallopt(option, value)
 
 
 @contextmanager

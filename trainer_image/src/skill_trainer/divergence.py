@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from skill_contract.spec import Divergence
+from skill_trainer.products import product
 
 CHUNK_ROWS = 256
 """Rows whose logits exist at the same time: 50 MB each for V = 49 k, 156 MB for V = 152 k, in fp32."""
@@ -194,10 +195,11 @@ class _ChunkedLoss(torch.autograd.Function):
             if hidden_gradient is None:
                 continue
             gradient_RV = gradient_RV.mul_(weight_R[:, None] / plan.temperature).to(dtype)
-            hidden_gradient[rows] = (gradient_RV @ head.weight_VD).to(hidden_RD.dtype)
+            hidden_gradient[rows] = product(gradient_RV, head.weight_VD).to(hidden_RD.dtype)
             if ctx.needs_input_grad[1]:  # not where only an adapter is trained
-                part_VD = _wide_product(gradient_RV.T, hidden_RD[rows].to(dtype)).to(weight_VD.dtype)
-                weight_gradient = _plus(weight_gradient, part_VD)
+                weight_gradient = _plus_product(
+                    weight_gradient, gradient_RV.T, hidden_RD[rows].to(dtype), weight_VD.dtype
+                )
             if bias_V is not None and ctx.needs_input_grad[2]:
                 bias_gradient = _plus(bias_gradient, gradient_RV.sum(0).to(bias_V.dtype))
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
@@ -238,11 +240,18 @@ def _plus(total: Tensor | None, part: Tensor) -> Tensor:
     return part if total is None else total.add_(part)
 
 
+def _plus_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns the total plus a product; in one go where both are of one type: a product is as large as the head."""
+    if total is not None and left.dtype == total.dtype:
+        return total.addmm_(left, right)
+    return _plus(total, _wide_product(left, right).to(dtype))
+
+
 def _wide_product(left: Tensor, right: Tensor) -> Tensor:
     """Returns the product; of bf16 on a GPU in fp32, as it is added up there: logits would lose two digits of four."""
     if left.device.type == "cuda" and left.dtype == torch.bfloat16:
         return torch.mm(left, right, out_dtype=torch.float32)
-    return left @ right
+    return product(left, right)
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:

@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicLayer
 
 from skill_contract.spec import LoRA
+from skill_trainer import products
 from skill_trainer.adapter import Adapter, keep_narrow
 from skill_trainer.chat_template import closing_first, faults_of_the_template
 from skill_trainer.decoding_weights import logits
@@ -160,6 +161,7 @@ class LanguageModel:
         network.to(device)
         if device.type == "cuda":
             keep_order_if_possible(model.rehearse)
+        products.use_in(network)
         return model
 
     @classmethod
@@ -171,8 +173,9 @@ class LanguageModel:
         if getattr(text, "layer_types", None):  # what kind each layer is
             text.layer_types = text.layer_types[:layers]
         network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        _pack_if_possible(network)
-        return cls(network.to(device), ChatTokenizer.load(folder))
+        _pack_if_possible(network.to(device))
+        products.use_in(network)
+        return cls(network, ChatTokenizer.load(folder))
 
     @property
     def device(self) -> torch.device:
