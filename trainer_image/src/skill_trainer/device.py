@@ -59,9 +59,9 @@ def prepare() -> None:
 def _keep_memory() -> None:
     """Lets this process keep what it frees, and bounds what products keep: of use where tensors lie in its memory.
 
-    glibc gives each large block back at once, and the next one of its size is made of new pages, filled with zeros: more
-    than half of a run's page faults (docs/evidence.md). oneDNN keeps a megabyte for each shape that it has multiplied, of
-    the last thousand, and there is a new one for each number of tokens; a part has some twenty.
+    glibc gives each large block back at once, and the next one of its size is made of new pages, filled with zeros:
+    more than half of a run's page faults (docs/evidence.md). oneDNN keeps a megabyte for each shape that it has
+    multiplied, of the last thousand, and there is a new one for each number of tokens; a part has some twenty.
 
     Source: glibc manual, "Malloc Tunable Parameters", numbers from malloc.h; oneDNN, "Primitive Cache". oneDNN and
     PyTorch's use of it read their environment with the first product.
