@@ -10,8 +10,7 @@ from typing import Protocol
 CHUNK_BYTES = 512 << 10
 """Size of the pieces in which large objects pass through memory.
 
-Small enough to stay in a processor's cache, large enough that threads seldom wait for each other between two of them,
-and that a file system takes many pages at once.
+Small enough to stay in a processor's cache, large enough that threads seldom wait for each other between two of them.
 """
 
 
