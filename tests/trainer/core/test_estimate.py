@@ -20,8 +20,8 @@ def test_an_estimate_of_a_base_model_writes_nothing(config, tmp_path):
     made = estimate(parts)
     assert not (tmp_path / "repository").exists()
     assert made.steps == 4
-    # Before and after: five held-out questions; without and with demonstration: five training records.
-    assert made.questions == 2 * (5 + 5)
+    # Before and after: five held-out questions; with a demonstration, another's and, in the end, again: five records.
+    assert made.questions == 2 * 5 + 3 * 5
     assert made.parameters == made.trained == 8816
     assert set(made.step_seconds) == {"generate", "teacher", "student", "backward", "optimizer"}
     assert made.training_seconds == pytest.approx(4 * sum(made.step_seconds.values()))
@@ -63,7 +63,7 @@ def test_an_estimate_of_a_repositorys_head_counts_what_it_has_learned_before(con
     head = {"version": published.version, "digest": published.digest}
     (tmp_path / "repository" / "head.json").write_text(json.dumps(head))
     parts = config(skill={"name": "other"}, model={"uri": config().model.uri})
-    assert estimate(parts).questions == 2 * (5 + 5 + 5)
+    assert estimate(parts).questions == 2 * (5 + 5) + 3 * 5
 
 
 def test_check_and_estimate_say_the_same_peak(config):

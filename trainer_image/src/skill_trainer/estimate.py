@@ -151,7 +151,8 @@ def estimate(config: TrainConfig) -> Estimate:
         gained = gain_questions(inputs.held_out, inputs.train).records if gain_is_measured(config) else ()
         probed = probe_suites(suites, probe_places(suites, config.gates.monitors.questions))
         made = _sizes(config, subject, curriculum, device).model_copy(update={
-            "questions": 2 * (len(asked) + len(gained)),
+            # Those of the gain are shown their demonstrations, another one and, after training, their own again.
+            "questions": 2 * len(asked) + 3 * len(gained),
             "probe_questions": sum(len(suite.records) for suite in probed),
             "golden_prompts": min(2 * TRIED, len(asked)),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {num_threads()} threads",
