@@ -68,7 +68,7 @@ def test_programs_run_without_the_checkout(installed: Path, extra: str, tmp_path
     ("program", "package", "extra", "code"),
     [
         ("skill-operator", "kopf", "operator", 64),
-        ("skill-store", "boto3", "store", 42),
+        ("skill-store", "botocore", "store", 42),
         ("skill-trainer", "regex", "trainer", 42),
         ("skill-trainer", "torch", "trainer", 42),
     ],

@@ -49,4 +49,5 @@ def suite(text: str) -> tuple[str, str, str]:
 
 def lacks(program: str, extra: str, missing: ModuleNotFoundError) -> str:
     """Returns the sentence for a program whose extra of the wheel is not installed."""
-    return f"{program} needs the package {missing.name}: pip install 'skillupdate[{extra}]'"
+    package = (missing.name or "").partition(".")[0]
+    return f"{program} needs the package {package}: pip install 'skillupdate[{extra}]'"

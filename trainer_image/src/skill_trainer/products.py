@@ -38,7 +38,7 @@ class Linear(nn.Linear):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Returns the rows times the weight, plus the bias."""
-        if rows.device.type != "cpu":
+        if rows.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(rows)
         return _Linear.apply(rows, self.weight, self.bias)
 
