@@ -15,7 +15,7 @@ from skill_trainer.prompts import Example
 from skill_trainer.rollout import BATCH_ROWS, ROOM
 from skill_trainer.steps import room as module
 from skill_trainer.steps.room import find_room, sizes
-from tests.trainer.core.conftest import CPU, method
+from tests.trainer.core.conftest import CPU, method, stored_in_bf16
 
 QWEN_7B = Shape(
     num_parameters=7_615_616_512, outside=1_089_998_336, products=7_070_285_824, layers=28, width=3584,
@@ -204,3 +204,13 @@ def test_a_gpu_that_is_too_small_is_refused_with_the_numbers_and_the_way_out(
     monkeypatch.setattr(module, "gpu_bytes", lambda _: 100_000)
     with pytest.raises(OutOfMemory, match=rf"needs 0\.\d GB of a GPU at least, and this one has 0\.0: take .*, {way}"):
         find_room(tiny_llama_dir, method(**settings), examples, CPU)
+
+
+def test_a_model_that_was_loaded_whole_has_less_room_beside_an_adapter(tiny_llama_dir, tmp_path, monkeypatch):
+    """As in a comparison, whose one model is trained whole, too: nothing of it stays in bf16."""
+    parent, settings = stored_in_bf16(tmp_path / "parent", tiny_llama_dir), method(adaptation={"type": "LoRA"})
+    monkeypatch.setattr(module, "gpu_bytes", lambda _: 20_000_000)
+    examples = [example(20, 50, 5, first=first) for first in (100, 101, 102)]
+    narrow, wide = (find_room(parent, settings, examples, CPU, adapted=adapted) for adapted in (True, False))
+    assert wide.part_tokens < narrow.part_tokens < PART_TOKENS["cuda"]
+    assert wide.answers < narrow.answers

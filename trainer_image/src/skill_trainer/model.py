@@ -152,7 +152,7 @@ class LanguageModel:
         require_whole(folder, type(network).__name__, loaded)
         _pack_if_possible(network)
         model = cls(network, tokens)
-        model._require_plain_head()
+        model._require_plain_head()  # while all is fp32, in memory that a GPU need not have
         if adapted and device.type == "cuda" and stored_dtype(folder) is torch.bfloat16:
             keep_narrow(network)
         for parameter in network.parameters():

@@ -147,7 +147,8 @@ class Bench:
         model, method, label, start = self._model_for(config), config.method, config.update.uid, time.monotonic()
         curriculum = make_curriculum(self._inputs_of(config), config, model.tokens)
         losses, total = list[float](), curriculum.steps(method)
-        room = find_room(self._folder, method, curriculum.examples, self._device)
+        # The one model trains whole, too.
+        room = find_room(self._folder, method, curriculum.examples, self._device, adapted=False)
         model.answer_room = room.answers
 
         def on_step(report: StepReport) -> None:

@@ -66,8 +66,8 @@ _PAGES.filters["signed"] = lambda change: f"{change:+.2f}".replace("-", "−")
 
 def write_report(folder: Path, report: RunReport) -> None:
     """Writes `report.json` and `report.html` into an existing folder."""
-    (folder / "report.json").write_text(report.dump_json(), encoding="utf-8")
-    (folder / "report.html").write_text(report_page(report), encoding="utf-8")
+    for name, text in zip(REPORTS, (report.dump_json(), report_page(report)), strict=True):
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def report_page(report: RunReport) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,20 +45,23 @@ def memory_of(
 
 
 def find_room(
-    parent: Path, method: Method, examples: Sequence[Example], device: torch.device, *, processes: int = 1
-) -> Room:
+    parent: Path, method: Method, examples: Sequence[Example], device: torch.device, *, processes: int = 1,
+    adapted: bool = True,
+) -> Room:  # fmt: skip
     """Returns how much goes through the model at the same time; as much in every attempt on such a machine.
 
     Args:
         parent: folder of the model as it was.
         examples: all that is trained on.
         processes: how many train, each with its own device.
+        adapted: the model of a method with an adapter was loaded for that alone, see `LanguageModel.load`.
 
     Raises:
         OutOfMemory: where not even a sequence at a time fits the GPU.
         ModelInvalid, ConfigInvalid: as `sizes` does.
     """
     shape, adapter = sizes(parent, method)
+    shape = shape if adapted else replace(shape, narrow=0)
     present = gpu_bytes(device)
     needed = least_memory(shape, examples, method, adapter, processes=processes).peak
     if present and needed > present:
